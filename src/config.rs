@@ -1,0 +1,167 @@
+//! The settings of a cluster: JSON, the Rust builder and command-line flags are three spellings of one [`Config`].
+//!
+//! All three go through the one table in `config/settings.rs`. A `Config` exists only after every check:
+//! parse, then trust.
+
+mod address;
+mod api;
+mod builder;
+mod given;
+mod json;
+mod listener;
+mod nearest;
+#[doc(hidden)]
+pub mod settings;
+mod signal;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use address::ListenAddress;
+pub use api::Api;
+pub(crate) use api::ApiConfig;
+pub use builder::Builder;
+pub(crate) use builder::RESERVED_ENV;
+pub use listener::Listener;
+pub(crate) use listener::ListenerConfig;
+
+use crate::error::Result;
+
+/// The settings of a cluster, all checked.
+///
+/// Made by [`Config::builder`] or [`Config::from_json`]. `Display` is a one-line summary.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) workers: usize,
+    pub(crate) pid_file: Option<PathBuf>,
+    /// None is the running executable.
+    pub(crate) exec: Option<PathBuf>,
+    /// None is the master's own for the running executable, and none for any other program.
+    pub(crate) args: Option<Vec<OsString>>,
+    pub(crate) disconnect_timeout: Duration,
+    pub(crate) max_fork_count: u32,
+    pub(crate) stable_after: Duration,
+    pub(crate) min_ready: usize,
+    pub(crate) api: Option<ApiConfig>,
+    pub(crate) listeners: Vec<ListenerConfig>,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) cwd: Option<PathBuf>,
+    pub(crate) user: Option<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) ready: Ready,
+    pub(crate) ready_timeout: Duration,
+    pub(crate) min_uptime: Duration,
+    pub(crate) backoff: Backoff,
+    pub(crate) surge: usize,
+    pub(crate) canary: Duration,
+    pub(crate) output: Output,
+    pub(crate) handle_signals: bool,
+    pub(crate) stop_signal: i32,
+}
+
+/// Delays between quick failures: `initial`, doubled up to `max`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backoff {
+    pub(crate) initial: Duration,
+    pub(crate) max: Duration,
+}
+
+/// How a worker is known to be ready to serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ready {
+    /// A worker that can say so is waited for; one that says nothing counts as ready once it has lived
+    /// for the minimal uptime, unless the workers of this cluster have said so before.
+    #[default]
+    Auto,
+    /// Every worker must say so.
+    Notify,
+    /// Every worker that has lived for the minimal uptime is ready.
+    Alive,
+}
+
+/// Where the workers' stdout and stderr go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Output {
+    /// To the master's own.
+    #[default]
+    Inherit,
+}
+
+impl Config {
+    /// Starts from the defaults.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Settings from JSON: the keys of the README's table, durations in whole milliseconds.
+    ///
+    /// ```
+    /// use proteus_cluster::Config;
+    ///
+    /// let config = Config::from_json(r#"{"worker": 4, "exec": "./server", "listen": "127.0.0.1:8080"}"#)?;
+    /// assert_eq!(config.to_string(), "4 workers of ./server, listening on 127.0.0.1:8080");
+    /// # Ok::<(), proteus_cluster::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::from_json`] and [`Builder::build`].
+    pub fn from_json(text: &str) -> Result<Self> {
+        Builder::from_json(text)?.build()
+    }
+
+    /// The program of the workers; `None` is the running executable.
+    pub fn exec(&self) -> Option<&Path> {
+        self.exec.as_deref()
+    }
+
+    fn defaults() -> Self {
+        Config {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            pid_file: None,
+            exec: None,
+            args: None,
+            disconnect_timeout: Duration::from_secs(10),
+            max_fork_count: 100,
+            stable_after: Duration::from_secs(60),
+            min_ready: 1,
+            api: None,
+            listeners: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+            user: None,
+            group: None,
+            ready: Ready::Auto,
+            ready_timeout: Duration::from_secs(30),
+            min_uptime: Duration::from_secs(1),
+            backoff: Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) },
+            surge: 1,
+            canary: Duration::from_secs(1),
+            output: Output::Inherit,
+            handle_signals: true,
+            stop_signal: libc::SIGTERM,
+        }
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} worker{}", self.workers, if self.workers == 1 { "" } else { "s" })?;
+        if let Some(program) = &self.exec {
+            write!(f, " of {}", program.display())?;
+        }
+        for (position, listener) in self.listeners.iter().enumerate() {
+            write!(f, "{} {}", if position == 0 { ", listening on" } else { "," }, listener.address)?;
+        }
+        if let Some(api) = &self.api {
+            write!(f, "; control API on {}", api.listen)?;
+        }
+        Ok(())
+    }
+}

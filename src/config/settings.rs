@@ -1,0 +1,310 @@
+//! The table of settings: one row each, from which JSON, flags, help and the README's table derive.
+//!
+//! A new setting is a row here, a field of `Config` and a method of `Builder`.
+
+use std::ops::RangeInclusive;
+
+use serde_json::Value;
+
+use super::api::Api;
+use super::builder::Builder;
+use super::given::{Given, Refusal, quoted};
+use super::listener::Listener;
+use super::{Output, Ready, signal};
+
+pub use super::nearest::nearest;
+
+/// More than any machine serves well; it catches a port or a duration in the wrong place.
+const MOST_WORKERS: usize = 4096;
+const WORKERS: RangeInclusive<usize> = 1..=MOST_WORKERS;
+
+/// One setting.
+pub struct Setting {
+    /// Its name in JSON; a dot stands before the name inside an object.
+    pub key: &'static str,
+    /// Its spelling on the command line, where it has one.
+    pub flag: Option<Flag>,
+    /// The default, as help shows it.
+    pub default: &'static str,
+    /// What it does, in one line.
+    pub meaning: &'static str,
+    pub(super) take: fn(&mut Builder, &Given) -> Result<(), Refusal>,
+}
+
+/// A command-line flag; every one takes a value.
+#[derive(Clone, Copy)]
+pub struct Flag {
+    /// `n` of `-n`.
+    pub short: Option<char>,
+    /// `workers` of `--workers`.
+    pub long: &'static str,
+    /// What stands for the value in help.
+    pub value: &'static str,
+}
+
+const fn flag(long: &'static str, value: &'static str) -> Flag {
+    Flag { short: None, long, value }
+}
+
+/// Settings whose feature is still to come: refused rather than ignored.
+pub const LATER: &[&str] =
+    &["watchdog", "maxLifetime", "maxMemory", "logFile", "logFormat", "api.workerTimeout"];
+
+/// Every setting, in the order of the help text.
+pub static SETTINGS: &[Setting] = &[
+    Setting {
+        key: "worker",
+        flag: Some(Flag { short: Some('n'), long: "workers", value: "N" }),
+        default: "available CPUs",
+        meaning: "number of workers",
+        take: |builder, given| given.count(&WORKERS).map(|n| builder.config.workers = n),
+    },
+    Setting {
+        key: "exec",
+        flag: None,
+        default: "the running executable",
+        meaning: "program of the workers; a bare name is looked up in PATH, and a .js, .mjs or .cjs file runs under node",
+        take: |builder, given| given.path().map(|path| builder.config.exec = Some(path)),
+    },
+    Setting {
+        key: "args",
+        flag: None,
+        default: "none",
+        meaning: "arguments of the program",
+        take: |builder, given| given.list().map(|words| builder.config.args = Some(words)),
+    },
+    Setting {
+        key: "listen",
+        flag: Some(flag("listen", "[NAME=]ADDRESS")),
+        default: "none",
+        meaning: "a socket that the workers share: 127.0.0.1:8080, [::]:80, unix:/run/app.sock or udp:127.0.0.1:53; may be repeated",
+        take: take_listen,
+    },
+    Setting {
+        key: "env",
+        flag: Some(flag("env", "KEY=VALUE")),
+        default: "none",
+        meaning: "environment of the workers, on top of the master's; may be repeated",
+        take: take_env,
+    },
+    Setting {
+        key: "cwd",
+        flag: Some(flag("cwd", "DIR")),
+        default: "inherit",
+        meaning: "working directory of the workers",
+        take: |builder, given| given.path().map(|path| builder.config.cwd = Some(path)),
+    },
+    Setting {
+        key: "user",
+        flag: Some(flag("user", "NAME")),
+        default: "inherit",
+        meaning: "user that the workers run as",
+        take: |builder, given| given.text().map(|name| builder.config.user = Some(name.into())),
+    },
+    Setting {
+        key: "group",
+        flag: Some(flag("group", "NAME")),
+        default: "inherit",
+        meaning: "group that the workers run as",
+        take: |builder, given| given.text().map(|name| builder.config.group = Some(name.into())),
+    },
+    Setting {
+        key: "pid",
+        flag: Some(flag("pid", "FILE")),
+        default: "none",
+        meaning: "pid file, locked while the master lives",
+        take: |builder, given| given.path().map(|path| builder.config.pid_file = Some(path)),
+    },
+    Setting {
+        key: "api.listen",
+        flag: Some(flag("api", "ADDRESS")),
+        default: "off; with api, 127.0.0.1",
+        meaning: "control API at 127.0.0.1:8111, a host alone, or unix:/path",
+        take: take_api_listen,
+    },
+    Setting {
+        key: "api.port",
+        flag: None,
+        default: "8111",
+        meaning: "port of the control API, when api.listen has none",
+        take: |builder, given| given.count(&(0..=u16::MAX)).map(|port| builder.api_mut().port = Some(port)),
+    },
+    Setting {
+        key: "api.token",
+        flag: None,
+        default: "none",
+        meaning: "bearer token that the control API asks for; never a flag, since everybody can read a command line",
+        take: take_api_token,
+    },
+    Setting {
+        key: "ready",
+        flag: Some(flag("ready", "HOW")),
+        default: "auto",
+        meaning: "how a worker is known to be ready: auto, notify (it must say so) or alive (it need not)",
+        take: |builder, given| given.one_of(READY).map(|ready| builder.config.ready = ready),
+    },
+    Setting {
+        key: "readyTimeout",
+        flag: Some(flag("ready-timeout", "TIME")),
+        default: "30000",
+        meaning: "a worker that is not ready by then is killed and counts as failed",
+        take: |builder, given| given.time_above_zero().map(|time| builder.config.ready_timeout = time),
+    },
+    Setting {
+        key: "minUptime",
+        flag: Some(flag("min-uptime", "TIME")),
+        default: "1000",
+        meaning: "a worker that exits sooner failed quickly; one that cannot say ready counts as ready after it",
+        take: |builder, given| given.time().map(|time| builder.config.min_uptime = time),
+    },
+    Setting {
+        key: "minReady",
+        flag: Some(flag("min-ready", "N")),
+        default: "1",
+        meaning: "ready workers that /ready of the control API asks for",
+        take: |builder, given| given.count(&(0..=MOST_WORKERS)).map(|n| builder.config.min_ready = n),
+    },
+    Setting {
+        key: "disconnectTimeout",
+        flag: Some(flag("disconnect-timeout", "TIME")),
+        default: "10000",
+        meaning: "time for a graceful stop before SIGKILL",
+        take: |builder, given| given.time().map(|time| builder.config.disconnect_timeout = time),
+    },
+    Setting {
+        key: "stopSignal",
+        flag: Some(flag("stop-signal", "SIGNAL")),
+        default: "SIGTERM",
+        meaning: "tells a worker that does not read its channel to stop",
+        take: |builder, given| signal::read(given.text()?).map(|signal| builder.config.stop_signal = signal),
+    },
+    Setting {
+        key: "maxForkCount",
+        flag: Some(flag("max-fork-count", "N")),
+        default: "100",
+        meaning: "crash replacements before the cluster gives up",
+        take: |builder, given| given.count(&(0..=u32::MAX)).map(|n| builder.config.max_fork_count = n),
+    },
+    Setting {
+        key: "stableAfter",
+        flag: Some(flag("stable-after", "TIME")),
+        default: "60000",
+        meaning: "all workers ready for so long sets the count of crash replacements back",
+        take: |builder, given| given.time_above_zero().map(|time| builder.config.stable_after = time),
+    },
+    Setting {
+        key: "backoff.initial",
+        flag: Some(flag("backoff-initial", "TIME")),
+        default: "100",
+        meaning: "delay before the second quick failure in a row is replaced; it doubles from there",
+        take: |builder, given| given.time_above_zero().map(|time| builder.config.backoff.initial = time),
+    },
+    Setting {
+        key: "backoff.max",
+        flag: Some(flag("backoff-max", "TIME")),
+        default: "5000",
+        meaning: "longest such delay",
+        take: |builder, given| given.time_above_zero().map(|time| builder.config.backoff.max = time),
+    },
+    Setting {
+        key: "surge",
+        flag: Some(flag("surge", "N")),
+        default: "1",
+        meaning: "extra workers that a rolling restart may run at a time",
+        take: |builder, given| given.count(&WORKERS).map(|n| builder.config.surge = n),
+    },
+    Setting {
+        key: "canary",
+        flag: Some(flag("canary", "TIME")),
+        default: "1000",
+        meaning: "how long the first replacement of a restart must stay up before the rest follow",
+        take: |builder, given| given.time().map(|time| builder.config.canary = time),
+    },
+    Setting {
+        key: "output",
+        flag: Some(flag("output", "WHERE")),
+        default: "inherit",
+        meaning: "where the workers' stdout and stderr go: inherit",
+        take: take_output,
+    },
+];
+
+const READY: &[(&str, Ready)] = &[("auto", Ready::Auto), ("notify", Ready::Notify), ("alive", Ready::Alive)];
+
+/// The row of `key`, which the caller knows to be there.
+pub(super) fn row(key: &str) -> &'static Setting {
+    SETTINGS.iter().find(|setting| setting.key == key).expect("a key of the table")
+}
+
+/// Listeners on the command line replace those of the file.
+fn take_listen(builder: &mut Builder, given: &Given) -> Result<(), Refusal> {
+    builder.config.listeners.clear();
+    match given {
+        Given::Json(Value::Array(items)) => {
+            for (position, item) in items.iter().enumerate() {
+                let added = Listener::from_json(item).and_then(|listener| builder.add_listener(listener));
+                added.map_err(|refusal| refusal.under(format!("[{position}]")))?;
+            }
+            Ok(())
+        }
+        Given::Json(value) => builder.add_listener(Listener::from_json(value)?),
+        Given::Words(words) => words.iter().try_for_each(|word| {
+            let text = word.to_str().ok_or_else(|| Refusal::from("the address is not UTF-8"))?;
+            builder.add_listener(Listener::from_flag(text))
+        }),
+        Given::Count(_) | Given::Time(_) => Err(given.is_not("an address")),
+    }
+}
+
+fn take_env(builder: &mut Builder, given: &Given) -> Result<(), Refusal> {
+    match given {
+        Given::Json(Value::Object(variables)) => variables.iter().try_for_each(|(key, value)| {
+            let set = match value.as_str() {
+                Some(text) => builder.set_env(key.into(), text.into()),
+                None => Err(Given::Json(value).is_not("a string")),
+            };
+            set.map_err(|refusal| refusal.under(format!(".{}", key.escape_debug())))
+        }),
+        Given::Words(words) => words.iter().try_for_each(|word| {
+            let (key, value) = split_env(word).ok_or_else(|| {
+                Refusal::from(format!("{} is not KEY=VALUE", quoted(&word.to_string_lossy())))
+            })?;
+            builder.set_env(key, value)
+        }),
+        Given::Json(_) | Given::Count(_) | Given::Time(_) => Err(given.is_not("an object of strings")),
+    }
+}
+
+fn split_env(word: &std::ffi::OsStr) -> Option<(std::ffi::OsString, std::ffi::OsString)> {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let bytes = word.as_bytes();
+    let equals = bytes.iter().position(|byte| *byte == b'=')?;
+    let part = |bytes: &[u8]| std::ffi::OsString::from_vec(bytes.to_vec());
+    Some((part(&bytes[..equals]), part(&bytes[equals + 1..])))
+}
+
+/// From the command line an address replaces the file's, port and all; the file's token stays.
+fn take_api_listen(builder: &mut Builder, given: &Given) -> Result<(), Refusal> {
+    let listen = Some(given.text()?.to_string());
+    let api = builder.api_mut();
+    api.listen = listen;
+    if matches!(given, Given::Words(_)) {
+        api.port = None;
+        Api::address(api)?;
+    }
+    Ok(())
+}
+
+/// Refused without being shown.
+fn take_api_token(builder: &mut Builder, given: &Given) -> Result<(), Refusal> {
+    let token = given.text().map_err(|_| Refusal::from("must be a string that is not empty"))?;
+    builder.api_mut().token = Some(token.into());
+    Ok(())
+}
+
+fn take_output(builder: &mut Builder, given: &Given) -> Result<(), Refusal> {
+    if given.text()? == "log" {
+        return Err("\"log\" is not available yet".into());
+    }
+    given.one_of(&[("inherit", Output::Inherit)]).map(|output| builder.config.output = output)
+}

@@ -1,0 +1,65 @@
+//! Signals by name, as a stop signal.
+
+use super::given::{Refusal, quoted};
+use super::nearest::nearest;
+
+/// What a worker can be told to stop with. Numbers are not taken: they differ between systems.
+const STOP_SIGNALS: &[(&str, i32)] = &[
+    ("SIGTERM", libc::SIGTERM),
+    ("SIGQUIT", libc::SIGQUIT),
+    ("SIGINT", libc::SIGINT),
+    ("SIGHUP", libc::SIGHUP),
+    ("SIGWINCH", libc::SIGWINCH),
+    ("SIGUSR1", libc::SIGUSR1),
+    ("SIGUSR2", libc::SIGUSR2),
+    ("SIGALRM", libc::SIGALRM),
+    ("SIGABRT", libc::SIGABRT),
+    ("SIGTTIN", libc::SIGTTIN),
+    ("SIGTTOU", libc::SIGTTOU),
+];
+
+/// `SIGTERM`, `TERM` or `term`.
+pub(super) fn read(text: &str) -> Result<i32, Refusal> {
+    let upper = text.to_ascii_uppercase();
+    let name = format!("SIG{}", upper.strip_prefix("SIG").unwrap_or(&upper));
+    if matches!(name.as_str(), "SIGKILL" | "SIGSTOP") {
+        return Err(format!("{} cannot be caught, so no worker could finish its work", quoted(text)).into());
+    }
+    let known = STOP_SIGNALS.iter().find(|(known, _)| *known == name);
+    known.map(|(_, number)| *number).ok_or_else(|| unknown(text, &name))
+}
+
+fn unknown(text: &str, name: &str) -> Refusal {
+    if text.parse::<i32>().is_ok() {
+        return format!("{} is a number: write a name such as \"SIGTERM\"", quoted(text)).into();
+    }
+    let meant = nearest(name, STOP_SIGNALS.iter().map(|(known, _)| *known));
+    let hint = meant.map_or(String::new(), |meant| format!(": did you mean \"{meant}\"?"));
+    format!("{} is not a signal that stops{hint}", quoted(text)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_and_without_sig() {
+        for text in ["SIGQUIT", "QUIT", "sigquit", "Quit"] {
+            assert_eq!(read(text).unwrap(), libc::SIGQUIT, "{text}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        let table = [
+            ("SIGKILL", "\"SIGKILL\" cannot be caught, so no worker could finish its work"),
+            ("stop", "\"stop\" cannot be caught, so no worker could finish its work"),
+            ("15", "\"15\" is a number: write a name such as \"SIGTERM\""),
+            ("SIGTREM", "\"SIGTREM\" is not a signal that stops: did you mean \"SIGTERM\"?"),
+            ("banana", "\"banana\" is not a signal that stops"),
+        ];
+        for (text, reason) in table {
+            assert_eq!(read(text).unwrap_err().reason(), reason, "{text}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! A Unix master/worker cluster for services.
+
+mod config;
+
+mod error;
+
+#[doc(hidden)]
+pub use config::settings;
+
+pub use config::{Api, Builder, Config, ListenAddress, Listener, Output, Ready};
+
+pub use error::{Error, Result};
