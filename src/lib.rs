@@ -4,6 +4,8 @@ mod config;
 
 mod error;
 
+mod supervisor;
+
 #[doc(hidden)]
 pub use config::settings;
 

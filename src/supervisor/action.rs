@@ -1,0 +1,55 @@
+//! What to do about it: orders to the driver, in the imperative. The driver chooses nothing.
+
+use super::ids::{Generation, Ticket, WorkerId};
+use super::notice::Notice;
+use super::slot::Notification;
+
+/// One thing that the driver does, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Start a process of this generation's program in this slot.
+    /// Answered by `Event::Spawned` or `Event::SpawnFailed`.
+    Spawn { worker: WorkerId, slot: usize, generation: Generation },
+    /// Ask the worker to stop accepting, finish its work and exit.
+    Disconnect { worker: WorkerId, by: Notification },
+    /// SIGKILL to the worker and its whole process group.
+    Kill { worker: WorkerId },
+    /// Close the master's copies of the listening sockets, so that newcomers are refused.
+    CloseListeners,
+    /// Drop listeners bound on demand that no worker of this or a later generation asked for.
+    ReleaseListeners { unused_since: Generation },
+    /// Answer somebody who gave an order.
+    Reply { ticket: Ticket, reply: Reply },
+    /// Put it in the log.
+    Report(Notice),
+    /// Every worker is reaped (or given up on): leave the loop.
+    Finish(Ending),
+}
+
+/// The answers to an order: at once whether it is taken; for a restart, later, how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Accepted,
+    /// A shutdown has begun.
+    Refused,
+    Ended(Verdict),
+}
+
+/// How a rolling restart ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Completed,
+    Aborted { reason: String },
+}
+
+/// How the cluster ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Graceful,
+    Forced,
+    GaveUp,
+    /// The very first spawn failed for a reason that lasts.
+    CouldNotStart {
+        reason: String,
+    },
+}

@@ -1,0 +1,79 @@
+//! What happened: facts, in the past tense. The driver tells them one at a time.
+
+use std::fmt;
+
+use super::ids::{Ticket, WorkerId};
+
+/// A fact that the driver reports to the core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The loop runs; the first workers may be spawned.
+    Started,
+    /// A process exists for this worker, and its program has begun.
+    Spawned { worker: WorkerId },
+    /// There is no process for this worker.
+    SpawnFailed { worker: WorkerId, failure: SpawnFailure },
+    /// The worker reads its channel and will say when it is ready.
+    SaidHello { worker: WorkerId },
+    /// The worker said that it serves.
+    SaidReady { worker: WorkerId },
+    /// The worker said why it is about to end.
+    SaidFailed { worker: WorkerId, reason: String },
+    /// The worker was reaped. The one fact that declares a worker dead.
+    Exited { worker: WorkerId, status: ExitStatus },
+    /// Somebody gave an order; `ticket` waits for its answers.
+    Ordered { order: Order, ticket: Option<Ticket> },
+    /// A deadline may have passed, and every fact known so far has been told.
+    TimePassed,
+}
+
+/// What users may ask for. Signals, API routes and `Handle` calls all become one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Restart,
+    Shutdown(Origin),
+    ForceShutdown,
+}
+
+/// Only signals escalate when they are repeated: a second Ctrl-C means "now".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Signal,
+    Request,
+}
+
+/// How a process ended, as the kernel tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExitStatus {
+    Code(i32),
+    Signal(i32),
+    /// Somebody else reaped it.
+    Unknown,
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExitStatus::Code(code) => write!(f, "exit status {code}"),
+            ExitStatus::Signal(signal) => write!(f, "signal {signal}"),
+            ExitStatus::Unknown => write!(f, "unknown status"),
+        }
+    }
+}
+
+/// Why there is no process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SpawnFailure {
+    pub(crate) kind: FailureKind,
+    /// The step, the thing and the cause: "exec ./server: no such file or directory".
+    pub(crate) reason: String,
+}
+
+/// Whether trying again may help by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// Out of processes, memory or descriptors for now: no fault of the program.
+    Passing,
+    /// The program or the settings are at fault.
+    Lasting,
+}

@@ -1,0 +1,167 @@
+//! A worker's life: what it says, what its time-outs mean, how it is told to go.
+
+use super::ids::WorkerId;
+use super::slot::{Cause, Custom, Kill, Patience, Place, State, Voice, Worker};
+use super::{Action, Boot, ExitStatus, KILL_GRACE, LastExit, Moment, Notice, Supervisor};
+
+impl Supervisor {
+    pub(super) fn said_hello(&mut self, worker: WorkerId) {
+        if let Some(worker) = self.worker_mut(worker) {
+            worker.voice = Voice::SaidHello;
+        }
+    }
+
+    pub(super) fn said_ready(&mut self, id: WorkerId) {
+        self.custom = Custom::SaysReady;
+        self.become_ready(id);
+    }
+
+    pub(super) fn said_failed(&mut self, id: WorkerId, reason: String) {
+        if let Some((slot, _)) = self.find(id) {
+            self.slots[slot].last_words = Some((id, reason));
+        }
+    }
+
+    fn become_ready(&mut self, id: WorkerId) {
+        let now = self.now;
+        let Some((slot, place)) = self.find(id) else { return };
+        let Some(worker) = self.worker_mut(id).filter(|worker| worker.is_starting()) else { return };
+        worker.state = State::Ready { since: now };
+        let after = now - worker.started;
+        self.report(Notice::WorkerReady { worker: id, slot, after });
+        if self.canary_due().is_some() && place == Place::Successor {
+            let canary = self.policy.canary;
+            self.report(Notice::CanaryReady { worker: id, canary });
+        }
+    }
+
+    /// Acts on every worker whose time has come.
+    pub(super) fn expire(&mut self) {
+        let workers = self.slots.iter().flat_map(super::slot::Slot::workers);
+        let expired: Vec<WorkerId> =
+            workers.filter(|worker| self.is_due(worker)).map(|worker| worker.id).collect();
+        for id in expired {
+            self.expire_worker(id);
+        }
+    }
+
+    fn is_due(&self, worker: &Worker) -> bool {
+        worker.deadline(&self.policy, self.custom).is_some_and(|due| due <= self.now)
+    }
+
+    fn expire_worker(&mut self, id: WorkerId) {
+        let Some((slot, place)) = self.find(id) else { return };
+        let Some(worker) = self.slots[slot].get_mut(place).cloned() else { return };
+        if !self.is_due(&worker) {
+            // Somebody else's time-out has just given it another one (an abort dismisses replacements).
+            return;
+        }
+        match worker.state {
+            State::Starting => match worker.patience(&self.policy, self.custom) {
+                Patience::CountsAsReady(_) => self.become_ready(id),
+                Patience::TimesOut(_) => self.ready_timed_out(slot, place, id),
+            },
+            State::Disconnecting { .. } => {
+                let limit = self.policy.disconnect_timeout;
+                self.report(Notice::DisconnectTimedOut { worker: id, slot, limit });
+                self.kill(id, Kill::DisconnectTimeout);
+            }
+            State::Killed { why, .. } => self.outlived_kill(slot, place, id, why),
+            State::Ready { .. } | State::Unkillable { .. } => {}
+        }
+    }
+
+    fn ready_timed_out(&mut self, slot: usize, place: Place, id: WorkerId) {
+        let limit = self.policy.ready_timeout;
+        self.report(Notice::ReadyTimedOut { worker: id, slot, limit });
+        self.kill(id, Kill::ReadyTimeout);
+        if place == Place::Successor {
+            let failed = self.slots[slot].successor.take();
+            self.slots[slot].leaving.extend(failed);
+            self.abort_restart(&format!("worker {id} was not ready within {} ms", limit.as_millis()));
+        }
+    }
+
+    /// SIGKILL did not end it within the grace: it is stuck in the kernel. Its seat goes to another.
+    fn outlived_kill(&mut self, slot: usize, place: Place, id: WorkerId, why: Kill) {
+        self.report(Notice::Unkillable { worker: id, slot });
+        let generation = self.slots[slot].generation();
+        if let Some(worker) = self.worker_mut(id) {
+            worker.state = State::Unkillable { why };
+        }
+        if place == Place::Seat
+            && let Some(generation) = generation
+        {
+            let status = ExitStatus::Unknown;
+            let stuck = self.crashed(slot, id, generation, Cause::ReadyTimeout, status);
+            self.slots[slot].leaving.extend(stuck);
+        }
+    }
+
+    pub(super) fn kill(&mut self, id: WorkerId, why: Kill) {
+        let due = self.now + KILL_GRACE;
+        if let Some(worker) = self.worker_mut(id) {
+            worker.state = State::Killed { why, due };
+            self.act(Action::Kill { worker: id });
+        }
+    }
+
+    /// Tells a worker to leave; from now on it only waits to be reaped.
+    pub(super) fn dismiss(&mut self, slot: usize, mut worker: Worker) {
+        match worker.state {
+            State::Starting | State::Ready { .. } => {
+                worker.state = State::Disconnecting { due: self.now + self.policy.disconnect_timeout };
+                self.act(Action::Disconnect { worker: worker.id, by: worker.notification() });
+            }
+            State::Disconnecting { .. } | State::Killed { .. } | State::Unkillable { .. } => {}
+        }
+        self.slots[slot].leaving.push(worker);
+    }
+
+    /// A worker was reaped: the seat, the successor or a leaving one is gone.
+    pub(super) fn exited(&mut self, id: WorkerId, status: ExitStatus) {
+        let Some((index, place)) = self.find(id) else { return };
+        let (now, min_uptime) = (self.now, self.policy.min_uptime);
+        let slot = &mut self.slots[index];
+        let Some(worker) = slot.get_mut(place).cloned() else { return };
+        let cause = worker.cause(now, min_uptime);
+        let reason = slot.take_last_words(id);
+        slot.last_exit = Some(LastExit { worker: id, cause, status: Some(status), reason: reason.clone() });
+        match place {
+            Place::Leaving(at) => {
+                slot.leaving.swap_remove(at);
+                self.report(Notice::Stopped { worker: id, slot: index, status });
+            }
+            Place::Seat => {
+                self.crashed(index, id, worker.generation, cause, status);
+            }
+            Place::Successor => {
+                slot.successor = None;
+                let words = reason.map(|words| format!(" ({})", words.escape_debug())).unwrap_or_default();
+                self.abort_restart(&format!("worker {id} {cause}: {status}{words}"));
+            }
+        }
+    }
+
+    /// All workers ready for `stableAfter` fills the fork budget again.
+    pub(super) fn watch_stability(&mut self) {
+        let all_ready = self.slots.iter().all(|slot| slot.occupant().is_some_and(Worker::is_ready));
+        if !all_ready {
+            self.all_ready_since = None;
+            return;
+        }
+        let since = *self.all_ready_since.get_or_insert(self.now);
+        if self.now - since >= self.policy.stable_after {
+            self.budget.refill();
+        }
+        if self.boot != Boot::AllReady {
+            self.boot = Boot::AllReady;
+            self.report(Notice::AllReady { workers: self.slots.len() });
+        }
+    }
+
+    pub(super) fn stable_due(&self) -> Option<Moment> {
+        let since = self.all_ready_since.filter(|_| !self.budget.is_full())?;
+        Some(since + self.policy.stable_after)
+    }
+}

@@ -1,0 +1,205 @@
+//! The pure core: decides, and does nothing.
+//!
+//! Deterministic: no descriptor, no clock, no system call, no log, no thread; time is an argument.
+//! The driver calls, in this order, for ever:
+//!
+//! 1. `handle(now, event)` for each fact, performing the actions it returns before the next fact
+//!    (an action that fails comes back as an event of its own),
+//! 2. `next_deadline()`, and waits no longer than that; then `handle(now, Event::TimePassed)`.
+
+mod action;
+mod backoff;
+mod budget;
+mod event;
+mod ids;
+mod life;
+mod notice;
+mod respawn;
+mod restart;
+mod shutdown;
+mod slot;
+mod view;
+
+#[cfg(test)]
+mod simulator;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub(crate) use action::{Action, Ending, Reply, Verdict};
+pub(crate) use event::{Event, ExitStatus, FailureKind, Order, Origin, SpawnFailure};
+pub(crate) use ids::{Generation, Moment, RestartId, Ticket, WorkerId};
+pub(crate) use notice::{Notice, Severity};
+pub(crate) use slot::{Cause, LastExit, Notification};
+pub(crate) use view::{MasterState, Readiness, RestartState, RestartView, View, WorkerState, WorkerView};
+
+use budget::Budget;
+use restart::{Remembered, Rolling};
+use shutdown::Stage;
+use slot::{Custom, Place, Slot, Worker};
+
+use crate::config::Ready;
+
+/// How long SIGKILL may take before the core stops counting on it. Only a process stuck in the
+/// kernel (state D) needs longer, and a shutdown must end all the same.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// The settings that decisions depend on.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) workers: usize,
+    pub(crate) max_fork_count: u32,
+    pub(crate) stable_after: Duration,
+    pub(crate) min_ready: usize,
+    pub(crate) ready: Ready,
+    pub(crate) ready_timeout: Duration,
+    pub(crate) min_uptime: Duration,
+    pub(crate) backoff_initial: Duration,
+    pub(crate) backoff_max: Duration,
+    pub(crate) surge: usize,
+    pub(crate) canary: Duration,
+    pub(crate) disconnect_timeout: Duration,
+}
+
+/// The whole state of a cluster.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    policy: Policy,
+    now: Moment,
+    stage: Stage,
+    slots: Vec<Slot>,
+    budget: Budget,
+    custom: Custom,
+    boot: Boot,
+    /// The generation that serves; a restart that is aborted uses up its number without becoming this.
+    generation: Generation,
+    newest_generation: Generation,
+    next_worker: WorkerId,
+    newest_restart: RestartId,
+    rolling: Option<Rolling>,
+    remembered: Option<Remembered>,
+    finished_restart: Option<RestartView>,
+    all_ready_since: Option<Moment>,
+    crashes: u64,
+    planned: u64,
+    actions: Vec<Action>,
+}
+
+/// What has been proved about the program since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Boot {
+    /// No process has been spawned yet: a lasting failure means that the start itself failed.
+    Untried,
+    /// At least one process began.
+    Spawns,
+    /// All workers have been ready at the same time.
+    AllReady,
+}
+
+impl Supervisor {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Supervisor {
+            now: Moment::default(),
+            stage: Stage::Running,
+            slots: Vec::new(),
+            budget: Budget::new(policy.max_fork_count),
+            custom: Custom::Unknown,
+            boot: Boot::Untried,
+            generation: Generation::FIRST,
+            newest_generation: Generation::FIRST,
+            next_worker: WorkerId::FIRST,
+            newest_restart: RestartId(0),
+            rolling: None,
+            remembered: None,
+            finished_restart: None,
+            all_ready_since: None,
+            crashes: 0,
+            planned: 0,
+            actions: Vec::new(),
+            policy,
+        }
+    }
+
+    /// Takes in one fact and says what to do about it, in order.
+    pub(crate) fn handle(&mut self, now: Moment, event: Event) -> Vec<Action> {
+        self.now = self.now.max(now);
+        self.apply(event);
+        match self.stage {
+            // Not started yet: orders are taken, and wait.
+            Stage::Running if self.slots.is_empty() => {}
+            Stage::Running => {
+                self.expire();
+                self.roll();
+                self.give_up_or_respawn();
+                self.watch_stability();
+            }
+            Stage::ShuttingDown { .. } => {
+                self.expire();
+                self.finish_when_empty();
+            }
+            Stage::Ended => {}
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Started => {
+                self.slots = (0..self.policy.workers).map(|_| Slot::new(self.generation)).collect();
+            }
+            Event::Spawned { worker: _ } => {
+                if self.boot == Boot::Untried {
+                    self.boot = Boot::Spawns;
+                }
+            }
+            Event::SpawnFailed { worker, failure } => self.spawn_failed(worker, &failure),
+            Event::SaidHello { worker } => self.said_hello(worker),
+            Event::SaidReady { worker } => self.said_ready(worker),
+            Event::SaidFailed { worker, reason } => self.said_failed(worker, reason),
+            Event::Exited { worker, status } => self.exited(worker, status),
+            Event::Ordered { order: Order::Restart, ticket } => self.order_restart(ticket),
+            Event::Ordered { order: Order::Shutdown(origin), ticket } => self.order_shutdown(origin, ticket),
+            Event::Ordered { order: Order::ForceShutdown, ticket } => self.order_force(ticket),
+            Event::TimePassed => self.end_trial(),
+        }
+    }
+
+    /// The moment at which `Event::TimePassed` is due, if time alone can change anything.
+    pub(crate) fn next_deadline(&self) -> Option<Moment> {
+        if self.stage == Stage::Ended {
+            return None;
+        }
+        let lives =
+            self.slots.iter().flat_map(Slot::workers).filter_map(|w| w.deadline(&self.policy, self.custom));
+        let seats = self.slots.iter().filter_map(|slot| self.refill_due(slot)).map(|(due, _)| due);
+        lives.chain(seats).chain(self.canary_due()).chain(self.stable_due()).min()
+    }
+
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn report(&mut self, notice: Notice) {
+        self.actions.push(Action::Report(notice));
+    }
+
+    fn reply(&mut self, ticket: Option<Ticket>, reply: Reply) {
+        if let Some(ticket) = ticket {
+            self.act(Action::Reply { ticket, reply });
+        }
+    }
+
+    fn find(&self, worker: WorkerId) -> Option<(usize, Place)> {
+        self.slots.iter().enumerate().find_map(|(index, slot)| Some((index, slot.find(worker)?)))
+    }
+
+    fn worker_mut(&mut self, worker: WorkerId) -> Option<&mut Worker> {
+        let (slot, place) = self.find(worker)?;
+        self.slots[slot].get_mut(place)
+    }
+
+    fn seats_and_successors(&self) -> impl Iterator<Item = &Worker> {
+        self.slots.iter().flat_map(|slot| slot.occupant().into_iter().chain(&slot.successor))
+    }
+}

@@ -1,0 +1,233 @@
+//! What the log says, as data. Formatting is pure; the driver hands the lines to the logger.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::event::ExitStatus;
+use super::ids::{Generation, RestartId, WorkerId};
+use super::slot::Cause;
+
+/// A fact worth a line in the log: it names the thing, the cause and what happens next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    AllReady {
+        workers: usize,
+    },
+    WorkerReady {
+        worker: WorkerId,
+        slot: usize,
+        after: Duration,
+    },
+    Crashed {
+        worker: WorkerId,
+        slot: usize,
+        cause: Cause,
+        status: ExitStatus,
+        next: Respawn,
+        budget_left: u32,
+        /// What the worker itself said of it.
+        reason: Option<String>,
+    },
+    SpawnFailed {
+        worker: WorkerId,
+        slot: usize,
+        reason: String,
+        next: Respawn,
+    },
+    Stopped {
+        worker: WorkerId,
+        slot: usize,
+        status: ExitStatus,
+    },
+    ReadyTimedOut {
+        worker: WorkerId,
+        slot: usize,
+        limit: Duration,
+    },
+    DisconnectTimedOut {
+        worker: WorkerId,
+        slot: usize,
+        limit: Duration,
+    },
+    Unkillable {
+        worker: WorkerId,
+        slot: usize,
+    },
+    RestartBegan {
+        id: RestartId,
+        generation: Generation,
+    },
+    RestartQueued {
+        id: RestartId,
+    },
+    CanaryReady {
+        worker: WorkerId,
+        canary: Duration,
+    },
+    Replaced {
+        slot: usize,
+        old: Option<WorkerId>,
+        new: WorkerId,
+    },
+    RestartCompleted {
+        id: RestartId,
+        replaced: usize,
+    },
+    RestartAborted {
+        id: RestartId,
+        replaced: usize,
+        total: usize,
+        reason: String,
+    },
+    RestartRefused,
+    ShutdownBegan {
+        workers: usize,
+        limit: Duration,
+    },
+    ForceBegan {
+        workers: usize,
+    },
+    GaveUp {
+        crashes: u64,
+        limit: u32,
+    },
+}
+
+/// The empty seat is filled again after so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Respawn {
+    pub(crate) after: Duration,
+}
+
+/// How loud a notice is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Severity {
+    Error,
+    Warning,
+    Info,
+    Debug,
+}
+
+impl Notice {
+    pub(crate) fn severity(&self) -> Severity {
+        match self {
+            Notice::GaveUp { .. } | Notice::Unkillable { .. } | Notice::RestartAborted { .. } => {
+                Severity::Error
+            }
+            Notice::Crashed { .. }
+            | Notice::SpawnFailed { .. }
+            | Notice::ReadyTimedOut { .. }
+            | Notice::DisconnectTimedOut { .. }
+            | Notice::RestartRefused
+            | Notice::ForceBegan { .. } => Severity::Warning,
+            Notice::AllReady { .. }
+            | Notice::RestartBegan { .. }
+            | Notice::RestartQueued { .. }
+            | Notice::CanaryReady { .. }
+            | Notice::RestartCompleted { .. }
+            | Notice::ShutdownBegan { .. } => Severity::Info,
+            Notice::WorkerReady { .. } | Notice::Stopped { .. } | Notice::Replaced { .. } => Severity::Debug,
+        }
+    }
+}
+
+impl fmt::Display for Respawn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.after {
+            Duration::ZERO => write!(f, "respawning now"),
+            after => write!(f, "respawning in {} ms", after.as_millis()),
+        }
+    }
+}
+
+/// So many workers, in words.
+struct Workers(usize);
+
+impl fmt::Display for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} worker{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::AllReady { workers: 1 } => write!(f, "the worker is ready"),
+            Notice::AllReady { workers } => write!(f, "all {workers} workers are ready"),
+            Notice::WorkerReady { worker, slot, after } => {
+                write!(f, "worker {worker} (slot {slot}) is ready after {} ms", after.as_millis())
+            }
+            Notice::Crashed { worker, slot, cause, status, next, budget_left, reason } => {
+                write!(f, "worker {worker} (slot {slot}) {cause}: {status}")?;
+                if let Some(reason) = reason {
+                    write!(f, " ({})", reason.escape_debug())?; // its own words, which must not forge a line
+                }
+                write!(f, "; {next}, {budget_left} replacements left")
+            }
+            Notice::SpawnFailed { worker, slot, reason, next } => {
+                write!(f, "worker {worker} (slot {slot}) could not be started: {reason}; {next}")
+            }
+            Notice::Stopped { worker, slot, status } => {
+                write!(f, "worker {worker} (slot {slot}) has left: {status}")
+            }
+            Notice::ReadyTimedOut { worker, slot, limit } => {
+                write!(
+                    f,
+                    "worker {worker} (slot {slot}) was not ready within {} ms; killing it",
+                    limit.as_millis()
+                )
+            }
+            Notice::DisconnectTimedOut { worker, slot, limit } => write!(
+                f,
+                "worker {worker} (slot {slot}) has not left within {} ms; killing its process group",
+                limit.as_millis()
+            ),
+            Notice::Unkillable { worker, slot } => {
+                write!(
+                    f,
+                    "worker {worker} (slot {slot}) survives SIGKILL (stuck in the kernel?); going on without it"
+                )
+            }
+            Notice::RestartBegan { id, generation } => {
+                write!(f, "restart {id} begins: rolling to generation {generation}")
+            }
+            Notice::RestartQueued { id } => {
+                write!(
+                    f,
+                    "restart {id} is remembered and begins when the running one is over and older workers have left"
+                )
+            }
+            Notice::CanaryReady { worker, canary } => write!(
+                f,
+                "worker {worker} is the canary and is ready; it must stay up for {} ms before the rest follow",
+                canary.as_millis()
+            ),
+            Notice::Replaced { slot, old: Some(old), new } => {
+                write!(f, "worker {new} takes slot {slot}; worker {old} is told to leave")
+            }
+            Notice::Replaced { slot, old: None, new } => {
+                write!(f, "worker {new} takes the empty slot {slot}")
+            }
+            Notice::RestartCompleted { id, replaced } => {
+                write!(f, "restart {id} completed: {} replaced", Workers(*replaced))
+            }
+            Notice::RestartAborted { id, replaced, total, reason } => {
+                write!(f, "restart {id} aborted with {replaced} of {total} workers replaced: {reason}")
+            }
+            Notice::RestartRefused => write!(f, "restart refused: a shutdown has begun"),
+            Notice::ShutdownBegan { workers, limit } => write!(
+                f,
+                "shutting down: {} may take {} ms to finish the work in hand",
+                Workers(*workers),
+                limit.as_millis()
+            ),
+            Notice::ForceBegan { workers } => {
+                write!(f, "forced shutdown: killing {}", Workers(*workers))
+            }
+            Notice::GaveUp { crashes, limit } => write!(
+                f,
+                "giving up: no worker is ready and all {limit} crash replacements (maxForkCount) are used up after {crashes} crashes"
+            ),
+        }
+    }
+}

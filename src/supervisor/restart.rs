@@ -1,0 +1,234 @@
+//! The rolling restart: replacement first, a canary before the rest, abort at the first failure.
+
+use std::mem;
+
+use super::ids::{Generation, Moment, RestartId, Ticket};
+use super::slot::{Seat, Slot, State, Worker};
+use super::{Action, Notice, Reply, RestartState, RestartView, Stage, Supervisor, Verdict};
+
+/// How many older generations may still be draining when a remembered restart begins: with more,
+/// each restart under a hung worker would leave one more generation behind.
+const DRAINING_GENERATIONS: usize = 1;
+
+/// A restart under way.
+#[derive(Debug)]
+pub(super) struct Rolling {
+    pub(super) id: RestartId,
+    pub(super) generation: Generation,
+    phase: Phase,
+    tickets: Vec<Ticket>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// One replacement is on trial.
+    Canary,
+    /// It has passed; the rest follow, `surge` at a time.
+    Rest,
+}
+
+/// The one restart that was asked for while another could not be interrupted.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    id: RestartId,
+    tickets: Vec<Ticket>,
+}
+
+impl Supervisor {
+    pub(super) fn order_restart(&mut self, ticket: Option<Ticket>) {
+        if self.stage != Stage::Running {
+            self.report(Notice::RestartRefused);
+            return self.reply(ticket, Reply::Refused);
+        }
+        self.reply(ticket, Reply::Accepted);
+        if let Some(remembered) = &mut self.remembered {
+            remembered.tickets.extend(ticket);
+            return;
+        }
+        self.newest_restart = self.newest_restart.next();
+        let id = self.newest_restart;
+        self.remembered = Some(Remembered { id, tickets: ticket.into_iter().collect() });
+        if !self.may_begin() {
+            self.report(Notice::RestartQueued { id });
+        }
+    }
+
+    /// Takes the restart as far as it can go now.
+    pub(super) fn roll(&mut self) {
+        self.begin_remembered();
+        self.promote_proven();
+        self.complete_when_done();
+        self.begin_remembered();
+        self.spawn_successors();
+    }
+
+    fn may_begin(&self) -> bool {
+        let mut draining: Vec<Generation> = self
+            .slots
+            .iter()
+            .flat_map(|slot| &slot.leaving)
+            .filter(|worker| !matches!(worker.state, State::Unkillable { .. }))
+            .map(|worker| worker.generation)
+            .collect();
+        draining.sort_unstable();
+        draining.dedup();
+        self.rolling.is_none() && draining.len() <= DRAINING_GENERATIONS
+    }
+
+    fn begin_remembered(&mut self) {
+        if self.remembered.is_none() || !self.may_begin() {
+            return;
+        }
+        let Some(Remembered { id, tickets }) = self.remembered.take() else { return };
+        self.newest_generation = self.newest_generation.next();
+        let generation = self.newest_generation;
+        self.rolling = Some(Rolling { id, generation, phase: Phase::Canary, tickets });
+        self.report(Notice::RestartBegan { id, generation });
+    }
+
+    /// When the canary will have stood its trial.
+    pub(super) fn canary_due(&self) -> Option<Moment> {
+        let rolling = self.rolling.as_ref().filter(|rolling| rolling.phase == Phase::Canary)?;
+        let successors = self.slots.iter().filter_map(|slot| slot.successor.as_ref());
+        let since =
+            successors.filter(|worker| worker.generation == rolling.generation).find_map(ready_since)?;
+        Some(since + self.policy.canary)
+    }
+
+    /// The canary has stood its trial. Told by time alone, which the driver lets pass after it has told all
+    /// facts: a canary whose death is already known to the kernel must not pass because the loop was late.
+    pub(super) fn end_trial(&mut self) {
+        let over = self.canary_due().is_some_and(|due| due <= self.now);
+        if let Some(rolling) = self.rolling.as_mut().filter(|_| over) {
+            rolling.phase = Phase::Rest;
+        }
+    }
+
+    fn promote_proven(&mut self) {
+        let on_trial = |rolling: &Rolling| rolling.phase == Phase::Canary && !self.policy.canary.is_zero();
+        if self.rolling.as_ref().is_some_and(on_trial) {
+            return;
+        }
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].successor.as_ref().is_some_and(Worker::is_ready) {
+                self.promote(slot);
+            }
+        }
+    }
+
+    /// The replacement takes the seat; the old worker is told to go.
+    fn promote(&mut self, slot: usize) {
+        let Some(new) = self.slots[slot].successor.take() else { return };
+        if let Some(rolling) = &mut self.rolling {
+            rolling.phase = Phase::Rest;
+        }
+        let new_id = new.id;
+        self.slots[slot].failures.reset();
+        let old = match mem::replace(&mut self.slots[slot].seat, Seat::Taken(new)) {
+            Seat::Taken(worker) => Some(worker),
+            Seat::Waiting { .. } | Seat::Closed => None,
+        };
+        self.report(Notice::Replaced { slot, old: old.as_ref().map(|worker| worker.id), new: new_id });
+        if let Some(old) = old {
+            self.dismiss(slot, old);
+        }
+    }
+
+    fn spawn_successors(&mut self) {
+        let Some(rolling) = &self.rolling else { return };
+        let generation = rolling.generation;
+        let width = match rolling.phase {
+            Phase::Canary => 1,
+            Phase::Rest => self.policy.surge,
+        };
+        let mut on_trial = self.slots.iter().filter(|slot| slot.successor.is_some()).count();
+        for slot in 0..self.slots.len() {
+            if on_trial >= width {
+                return;
+            }
+            if self.slots[slot].successor.is_none() && !is_on(&self.slots[slot], generation) {
+                on_trial += 1;
+                self.planned += 1;
+                let worker = self.spawn(slot, generation);
+                self.slots[slot].successor = Some(worker);
+            }
+        }
+    }
+
+    fn complete_when_done(&mut self) {
+        let Some(rolling) = &self.rolling else { return };
+        if !self.slots.iter().all(|slot| is_on(slot, rolling.generation)) {
+            return;
+        }
+        let Some(rolling) = self.rolling.take() else { return };
+        self.generation = rolling.generation;
+        let replaced = self.slots.len();
+        self.report(Notice::RestartCompleted { id: rolling.id, replaced });
+        self.act(Action::ReleaseListeners { unused_since: rolling.generation });
+        self.finish_restart(rolling, replaced, &Verdict::Completed);
+    }
+
+    /// The old workers stay, replacements on trial go, and the callers are told why.
+    pub(super) fn abort_restart(&mut self, reason: &str) {
+        let Some(rolling) = self.rolling.take() else { return };
+        for slot in 0..self.slots.len() {
+            if let Some(worker) = self.slots[slot].successor.take() {
+                self.dismiss(slot, worker);
+            }
+        }
+        let replaced = self.slots.iter().filter(|slot| is_on(slot, rolling.generation)).count();
+        let (id, total) = (rolling.id, self.slots.len());
+        self.report(Notice::RestartAborted { id, replaced, total, reason: reason.to_owned() });
+        self.finish_restart(rolling, replaced, &Verdict::Aborted { reason: reason.to_owned() });
+    }
+
+    fn finish_restart(&mut self, rolling: Rolling, replaced: usize, verdict: &Verdict) {
+        self.finished_restart = Some(finished(rolling.id, replaced, self.slots.len(), verdict));
+        for ticket in rolling.tickets {
+            self.act(Action::Reply { ticket, reply: Reply::Ended(verdict.clone()) });
+        }
+    }
+
+    /// A shutdown overtakes whatever restart runs or is remembered.
+    pub(super) fn drop_restarts(&mut self, reason: &str) {
+        self.abort_restart(reason);
+        let Some(Remembered { id, tickets }) = self.remembered.take() else { return };
+        let verdict = Verdict::Aborted { reason: reason.to_owned() };
+        self.finished_restart = Some(finished(id, 0, self.slots.len(), &verdict));
+        for ticket in tickets {
+            self.act(Action::Reply { ticket, reply: Reply::Ended(verdict.clone()) });
+        }
+    }
+
+    pub(super) fn is_restarting(&self) -> bool {
+        self.rolling.is_some() || self.remembered.is_some()
+    }
+
+    pub(super) fn restart_view(&self) -> Option<RestartView> {
+        let Some(rolling) = &self.rolling else { return self.finished_restart.clone() };
+        let replaced = self.slots.iter().filter(|slot| is_on(slot, rolling.generation)).count();
+        let (total, state) = (self.slots.len(), RestartState::Running);
+        Some(RestartView { id: rolling.id, state, replaced, total, reason: None })
+    }
+}
+
+fn finished(id: RestartId, replaced: usize, total: usize, verdict: &Verdict) -> RestartView {
+    let (state, reason) = match verdict {
+        Verdict::Completed => (RestartState::Completed, None),
+        Verdict::Aborted { reason } => (RestartState::Aborted, Some(reason.clone())),
+    };
+    RestartView { id, state, replaced, total, reason }
+}
+
+fn is_on(slot: &Slot, generation: Generation) -> bool {
+    slot.generation() == Some(generation)
+}
+
+fn ready_since(worker: &Worker) -> Option<Moment> {
+    match worker.state {
+        State::Ready { since } => Some(since),
+        State::Starting | State::Disconnecting { .. } | State::Killed { .. } | State::Unkillable { .. } => {
+            None
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Every action, held against the books as it is ordered.
+
+use super::Check;
+use super::books::{
+    Answer, Asked, Asker, Barren, Books, Course, Entry, Life, Post, RestartFate, Roll, TrialFate,
+};
+use super::promise;
+use super::story::Scene;
+use crate::supervisor::{
+    Action, Ending, Generation, KILL_GRACE, Notice, Notification, Order, Reply, Ticket, Verdict, WorkerId,
+};
+
+impl Books {
+    pub(super) fn ordered(&mut self, action: &Action) -> Check {
+        promise!(!self.turn.finished, "the end is not the last action, but {action:?}");
+        promise!(!self.is_finished() || is_only_said(action), "acts after the end: {action:?}");
+        match action {
+            Action::Spawn { worker, slot, generation } => self.spawn(*worker, *slot, *generation),
+            Action::Disconnect { worker, by } => self.disconnect(*worker, *by),
+            Action::Kill { worker } => self.kill(*worker),
+            Action::CloseListeners => self.close_listeners(),
+            Action::ReleaseListeners { unused_since } => {
+                promise!(
+                    self.turn.restart == RestartFate::Completed,
+                    "listeners released without a completed restart"
+                );
+                promise!(*unused_since == self.running_generation, "listeners of the wrong generation");
+                Ok(())
+            }
+            Action::Reply { ticket, reply } => self.answer(*ticket, reply),
+            Action::Report(notice) => self.reported(notice),
+            Action::Finish(ending) => self.finish(ending),
+        }
+    }
+
+    /// Nothing is spawned after a shutdown order; ids only rise; a seat keeps its program.
+    fn spawn(&mut self, id: WorkerId, slot: usize, generation: Generation) -> Check {
+        promise!(
+            self.course == Course::Running && self.turn.asked == Asked::Nothing,
+            "spawned after a shutdown order"
+        );
+        promise!(self.newest.is_none_or(|newest| id > newest), "worker ids do not rise");
+        promise!(slot < self.seats.len(), "slot {slot} does not exist");
+        self.newest = Some(id);
+        let seat_is_free = self.holder(slot).is_none();
+        let post = if generation == self.seats[slot] {
+            promise!(seat_is_free, "slot {slot} is taken already");
+            self.seat_spawned()?;
+            Post::Seat
+        } else {
+            self.trial_spawned(slot, generation)?;
+            if seat_is_free {
+                self.story.tell(Scene::RestartIntoAnEmptySeat);
+            }
+            Post::Trial
+        };
+        self.spawns += 1;
+        let (life, spawned) = (Life::Booting, self.now);
+        self.living.push(Entry { id, slot, generation, spawned, said_hello: false, post, life });
+        Ok(())
+    }
+
+    /// While nobody is ready, the budget alone says how often to try.
+    fn seat_spawned(&mut self) -> Check {
+        if let Some(Barren { spawns, allowed }) = &mut self.barren {
+            *spawns += 1;
+            promise!(*spawns <= *allowed, "spawned {spawns} times with nobody ready; allowed are {allowed}");
+        }
+        Ok(())
+    }
+
+    /// One replacement until the canary has passed, then `surge` at a time, all of the new generation.
+    fn trial_spawned(&mut self, slot: usize, generation: Generation) -> Check {
+        let Some(roll) = self.roll else { return Err("a replacement without a restart".to_owned()) };
+        promise!(generation == roll.generation, "generation {generation} is nobody's");
+        let doubled = self.living.iter().any(|entry| entry.slot == slot && entry.post == Post::Trial);
+        promise!(!doubled, "two replacements on trial in slot {slot}");
+        let width = if roll.promoted == 0 { 1 } else { self.policy.surge };
+        promise!(self.on_trial() < width, "more than {width} replacements at a time");
+        self.trials += 1;
+        Ok(())
+    }
+
+    /// Told once, while it lives, and only because a replacement serves, a restart failed, or all go.
+    fn disconnect(&mut self, id: WorkerId, by: Notification) -> Check {
+        let (now, ending) = (self.now, self.course != Course::Running);
+        let Some(entry) = self.entry_mut(id) else {
+            return Err(format!("disconnect of worker {id}, who is gone"));
+        };
+        promise!(
+            matches!(entry.life, Life::Booting | Life::Serving { .. }),
+            "worker {id} is told to leave in state {:?}",
+            entry.life
+        );
+        let expected = if entry.said_hello { Notification::Channel } else { Notification::ChannelAndSignal };
+        promise!(by == expected, "worker {id} is told by {by:?}");
+        let (was, booting) = (entry.post, entry.life == Life::Booting);
+        entry.life = Life::Told { at: now };
+        entry.post = Post::Leaving;
+        if was == Post::Trial && !ending {
+            self.turn.trial = self.turn.trial.max(TrialFate::Dismissed);
+        }
+        promise!(was != Post::Seat || ending, "worker {id} is told to leave and nobody took its seat");
+        if ending && booting {
+            self.story.tell(Scene::ShutdownOfABootingWorker);
+        }
+        Ok(())
+    }
+
+    /// Killed once, while it lives, and not before its time.
+    fn kill(&mut self, id: WorkerId) -> Check {
+        let (now, forced) = (self.now, self.turn.asked == Asked::Force);
+        let Some(entry) = self.entry(id) else { return Err(format!("kill of worker {id}, who is gone")) };
+        match entry.life {
+            Life::Booting => {
+                promise!(!self.age_counts(entry), "worker {id} is killed for not saying ready");
+                promise!(now >= self.boot_due(entry), "worker {id} is killed before readyTimeout");
+                self.boot_timed_out(id);
+            }
+            Life::Told { at } if now >= at + self.policy.disconnect_timeout => {
+                self.story.tell(Scene::KilledAtTheDisconnectTimeout);
+            }
+            Life::Told { .. } => promise!(forced, "worker {id} is killed before disconnectTimeout"),
+            Life::Serving { .. } | Life::Killed { .. } | Life::GivenUpOn => {
+                return Err(format!("worker {id} is killed in state {:?}", entry.life));
+            }
+        }
+        if let Some(entry) = self.entry_mut(id) {
+            entry.life = Life::Killed { at: now };
+        }
+        Ok(())
+    }
+
+    fn boot_timed_out(&mut self, id: WorkerId) {
+        self.story.tell(Scene::ReadyTimeout);
+        let Some(entry) = self.entry_mut(id).filter(|entry| entry.post == Post::Trial) else { return };
+        entry.post = Post::Leaving;
+        self.turn.trial = TrialFate::Lost;
+        self.story.tell(Scene::AbortedByTimeout);
+    }
+
+    /// A shutdown begins by refusing newcomers.
+    fn close_listeners(&mut self) -> Check {
+        promise!(self.course == Course::Running, "the listeners are closed twice");
+        promise!(
+            self.turn.trial != TrialFate::Dismissed,
+            "workers are told to leave before the listeners are closed"
+        );
+        if self.roll.is_some() {
+            self.story.tell(Scene::ShutdownDuringARestart);
+        }
+        for entry in &mut self.living {
+            entry.post = Post::Leaving;
+        }
+        self.course = Course::ShuttingDown { since: self.now, delay: std::time::Duration::ZERO };
+        Ok(())
+    }
+
+    /// Each order is answered once at once; an accepted restart gets one verdict later.
+    fn answer(&mut self, ticket: Ticket, reply: &Reply) -> Check {
+        let index = usize::try_from(ticket.0).map_err(|error| error.to_string())?;
+        let (completed, ending) =
+            (self.turn.restart == RestartFate::Completed, self.course != Course::Running);
+        let Some(asker) = self.askers.get_mut(index) else { return Err(format!("nobody has {ticket:?}")) };
+        let answer = match reply {
+            Reply::Accepted => Answer::Accepted,
+            Reply::Refused => Answer::Refused,
+            Reply::Ended(verdict) => {
+                let restart = asker.order == Order::Restart && asker.answer == Some(Answer::Accepted);
+                promise!(restart, "a verdict for {asker:?}");
+                asker.verdicts += 1;
+                promise!(asker.verdicts == 1, "{ticket:?} gets two verdicts");
+                return fits(verdict, completed, ending);
+            }
+        };
+        promise!(asker.answer.is_none(), "{ticket:?} is answered twice");
+        promise!(answer == asker.expects, "{asker:?} is answered {answer:?}");
+        asker.answer = Some(answer);
+        Ok(())
+    }
+
+    /// At the end nobody is left who could still be killed, and everybody has an answer.
+    fn finish(&mut self, ending: &Ending) -> Check {
+        promise!(self.course != Course::Running, "finished without a shutdown");
+        for entry in &self.living {
+            let Life::GivenUpOn = entry.life else {
+                return Err(format!("finished before {entry:?} is reaped"));
+            };
+        }
+        let forced = self.story.tells(Scene::ForcedByOrder) || self.story.tells(Scene::ForcedByASecondSignal);
+        let harsh = forced || !self.living.is_empty();
+        promise!(*ending != Ending::Graceful || !harsh, "graceful, but forced or with somebody left behind");
+        promise!(*ending != Ending::Forced || harsh, "forced, and nobody asked for it");
+        let waits = |asker: &&Asker| asker.order == Order::Restart && asker.verdicts == 0;
+        let forgotten = self.askers.iter().find(|a| a.answer == Some(Answer::Accepted) && waits(a));
+        promise!(forgotten.is_none(), "finished with a restart unanswered: {forgotten:?}");
+        self.story.tell(match ending {
+            Ending::Graceful => Scene::EndedGraceful,
+            Ending::Forced => Scene::EndedForced,
+            Ending::GaveUp => Scene::GaveUp,
+            Ending::CouldNotStart { .. } => Scene::CouldNotStart,
+        });
+        let never_started = matches!(ending, Ending::CouldNotStart { .. });
+        promise!(!(never_started && self.booted), "could not start, but had started");
+        self.course = Course::Finished(ending.clone());
+        self.turn.finished = true;
+        Ok(())
+    }
+
+    /// The log is part of the promise ("nothing is silent"), and tells what actions do not show.
+    fn reported(&mut self, notice: &Notice) -> Check {
+        match notice {
+            Notice::WorkerReady { worker, .. } => self.became_ready(*worker),
+            Notice::Replaced { slot, old, new } => self.replaced(*slot, *old, *new),
+            Notice::RestartBegan { generation, .. } => self.restart_began(*generation),
+            Notice::RestartCompleted { .. } => self.restart_completed(),
+            Notice::RestartAborted { .. } => self.restart_aborted(),
+            Notice::Unkillable { worker, .. } => self.given_up_on(*worker),
+            Notice::GaveUp { .. } => {
+                promise!(self.serving() + self.booting() == 0, "gives up while somebody serves or boots");
+                Ok(())
+            }
+            Notice::AllReady { .. } => {
+                promise!(self.all_serving(), "not all are ready");
+                self.booted = true;
+                self.story.tell(Scene::AllReady);
+                Ok(())
+            }
+            Notice::RestartQueued { .. } => {
+                self.story.tell(Scene::RestartRemembered);
+                Ok(())
+            }
+            Notice::ForceBegan { .. } => {
+                promise!(self.turn.asked == Asked::Force, "forced, and nobody asked");
+                Ok(())
+            }
+            Notice::Crashed { .. }
+            | Notice::SpawnFailed { .. }
+            | Notice::Stopped { .. }
+            | Notice::ReadyTimedOut { .. }
+            | Notice::DisconnectTimedOut { .. }
+            | Notice::CanaryReady { .. }
+            | Notice::RestartRefused
+            | Notice::ShutdownBegan { .. } => Ok(()),
+        }
+    }
+
+    fn became_ready(&mut self, id: WorkerId) -> Check {
+        let (now, said) = (self.now, self.turn.said_ready == Some(id));
+        let Some(entry) = self.entry(id) else { return Err(format!("worker {id} is ready, but gone")) };
+        promise!(entry.life == Life::Booting, "worker {id} becomes ready in state {:?}", entry.life);
+        let by_age = self.age_counts(entry) && now >= self.boot_due(entry);
+        promise!(said || by_age, "worker {id} is taken for ready, too early or without a word");
+        self.story.tell(if said { Scene::ReadyByWord } else { Scene::ReadyByAge });
+        if let Some(entry) = self.entry_mut(id) {
+            entry.life = Life::Serving { since: now };
+        }
+        self.barren = None;
+        Ok(())
+    }
+
+    /// A seat changes hands only to a replacement that is ready and, if it is the first, has lasted.
+    fn replaced(&mut self, slot: usize, old: Option<WorkerId>, new: WorkerId) -> Check {
+        let (now, canary) = (self.now, self.policy.canary);
+        promise!(
+            self.holder(slot).map(|entry| entry.id) == old,
+            "slot {slot} had another worker than {old:?}"
+        );
+        let Some(roll) = &mut self.roll else { return Err("replaced without a restart".to_owned()) };
+        roll.promoted += 1;
+        let (first, generation) = (roll.promoted == 1, roll.generation);
+        let Some(entry) = self.living.iter_mut().find(|entry| entry.id == new) else {
+            return Err(format!("worker {new} takes a seat, but is gone"));
+        };
+        promise!(entry.post == Post::Trial && entry.slot == slot, "worker {new} is no replacement");
+        let Life::Serving { since } = entry.life else { return Err(format!("worker {new} is not ready")) };
+        promise!(!first || now >= since + canary, "the canary has not lasted");
+        entry.post = Post::Seat;
+        if let Some(entry) = old.and_then(|old| self.entry_mut(old)) {
+            entry.post = Post::Leaving;
+        }
+        self.seats[slot] = generation;
+        Ok(())
+    }
+
+    /// With more than one older generation still draining, a restart waits.
+    fn restart_began(&mut self, generation: Generation) -> Check {
+        promise!(self.course == Course::Running && self.roll.is_none(), "a restart begins at the wrong time");
+        promise!(generation > self.newest_generation, "a generation is used twice");
+        self.newest_generation = generation;
+        let draining = |entry: &&Entry| entry.post == Post::Leaving && entry.life != Life::GivenUpOn;
+        let mut generations = self.living.iter().filter(draining).map(|entry| entry.generation);
+        let first = generations.next();
+        let several = generations.any(|generation| Some(generation) != first);
+        promise!(!several, "several generations are draining");
+        self.roll = Some(Roll { generation, promoted: 0 });
+        Ok(())
+    }
+
+    fn restart_completed(&mut self) -> Check {
+        let Some(roll) = self.roll.take() else { return Err("completed twice".to_owned()) };
+        let everywhere = self.seats.iter().all(|generation| *generation == roll.generation);
+        promise!(everywhere, "completed with an old worker in its seat");
+        self.turn.restart = RestartFate::Completed;
+        self.running_generation = roll.generation;
+        self.story.tell(Scene::RestartCompleted);
+        Ok(())
+    }
+
+    fn restart_aborted(&mut self) -> Check {
+        let Some(roll) = self.roll.take() else { return Err("aborted twice".to_owned()) };
+        self.turn.restart = RestartFate::Aborted;
+        self.story.tell(Scene::RestartAborted);
+        if roll.promoted > 0 {
+            self.story.tell(Scene::AbortedAfterAPromotion);
+        }
+        Ok(())
+    }
+
+    /// Only after the grace, and only of a worker that was killed.
+    fn given_up_on(&mut self, id: WorkerId) -> Check {
+        let now = self.now;
+        let Some(entry) = self.entry_mut(id) else {
+            return Err(format!("worker {id} is unkillable, but gone"));
+        };
+        let Life::Killed { at } = entry.life else { return Err(format!("worker {id} was never killed")) };
+        promise!(now >= at + KILL_GRACE, "worker {id} is given up on too early");
+        entry.life = Life::GivenUpOn;
+        let was = std::mem::replace(&mut entry.post, Post::Leaving);
+        self.story.tell(Scene::Unkillable);
+        if was == Post::Seat {
+            self.crashed();
+            self.story.tell(Scene::UnkillableInASeat);
+        }
+        Ok(())
+    }
+}
+
+/// After the end only refusals and log lines are possible.
+fn is_only_said(action: &Action) -> bool {
+    match action {
+        Action::Reply { reply: Reply::Refused, .. } | Action::Report(_) => true,
+        Action::Spawn { .. }
+        | Action::Disconnect { .. }
+        | Action::Kill { .. }
+        | Action::CloseListeners
+        | Action::ReleaseListeners { .. }
+        | Action::Reply { reply: Reply::Accepted | Reply::Ended(_), .. }
+        | Action::Finish(_) => false,
+    }
+}
+
+fn fits(verdict: &Verdict, completed: bool, ending: bool) -> Check {
+    match verdict {
+        Verdict::Completed => promise!(completed, "a restart that did not complete is called completed"),
+        Verdict::Aborted { reason } => {
+            promise!(!reason.is_empty(), "aborted without a reason");
+            promise!(!ending || reason == "shutdown", "a shutdown overtook it, but the reason is {reason}");
+        }
+    }
+    Ok(())
+}

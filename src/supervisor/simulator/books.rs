@@ -1,0 +1,351 @@
+//! The world's own books: what an onlooker knows from the facts told and the actions ordered,
+//! without a look inside the core. The invariants are checked against these.
+
+use std::time::Duration;
+
+use super::story::{Scene, Story};
+use crate::config::Ready;
+use crate::supervisor::{
+    Ending, Event, FailureKind, Generation, Moment, Order, Origin, Policy, Ticket, WorkerId,
+};
+
+/// A worker that was ordered and is not reaped yet.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) id: WorkerId,
+    pub(super) slot: usize,
+    pub(super) generation: Generation,
+    pub(super) spawned: Moment,
+    pub(super) said_hello: bool,
+    pub(super) post: Post,
+    pub(super) life: Life,
+}
+
+/// What the worker is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Post {
+    Seat,
+    /// The replacement that a restart tries out.
+    Trial,
+    /// Replaced, dismissed or given up on.
+    Leaving,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Booting,
+    Serving { since: Moment },
+    Told { at: Moment },
+    Killed { at: Moment },
+    GivenUpOn,
+}
+
+/// The restart that runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Roll {
+    pub(super) generation: Generation,
+    pub(super) promoted: usize,
+}
+
+/// Somebody who gave an order.
+#[derive(Clone, Debug)]
+pub(super) struct Asker {
+    pub(super) order: Order,
+    pub(super) expects: Answer,
+    pub(super) answer: Option<Answer>,
+    pub(super) verdicts: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Accepted,
+    Refused,
+}
+
+/// How the end is coming.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Course {
+    Running,
+    /// `delay` is how late the loop has been since.
+    ShuttingDown {
+        since: Moment,
+        delay: Duration,
+    },
+    Finished(Ending),
+}
+
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) policy: Policy,
+    pub(super) now: Moment,
+    pub(super) living: Vec<Entry>,
+    /// The generation of each seat.
+    pub(super) seats: Vec<Generation>,
+    pub(super) askers: Vec<Asker>,
+    pub(super) course: Course,
+    pub(super) roll: Option<Roll>,
+    pub(super) newest: Option<WorkerId>,
+    pub(super) newest_generation: Generation,
+    pub(super) running_generation: Generation,
+    /// Some worker has said ready: all are expected to.
+    pub(super) custom: bool,
+    pub(super) booted: bool,
+    pub(super) all_were_ready: bool,
+    pub(super) spawns: u64,
+    pub(super) trials: u64,
+    pub(super) crashes: u64,
+    pub(super) passing_failures: u64,
+    /// Nobody has been ready for so many seat spawns, of so many allowed.
+    pub(super) barren: Option<Barren>,
+    pub(super) budget_left: u32,
+    /// Since when all seats have been ready without a break.
+    pub(super) stable_since: Option<Moment>,
+    /// When a signal first asked for a shutdown.
+    pub(super) signalled: Option<Moment>,
+    pub(super) turn: Turn,
+    pub(super) story: Story,
+}
+
+/// A stretch of time in which nobody is ready: the budget bounds the spawns in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Barren {
+    pub(super) spawns: u64,
+    pub(super) allowed: u64,
+}
+
+/// What one `handle` has been told and has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Turn {
+    pub(super) asked: Asked,
+    pub(super) said_ready: Option<WorkerId>,
+    pub(super) trial: TrialFate,
+    pub(super) restart: RestartFate,
+    pub(super) finished: bool,
+}
+
+/// The order that the turn began with, by its effect on the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    #[default]
+    Nothing,
+    Shutdown,
+    Force,
+}
+
+/// The worst that befell a replacement on trial.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum TrialFate {
+    #[default]
+    Untouched,
+    Dismissed,
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum RestartFate {
+    #[default]
+    Undecided,
+    Completed,
+    Aborted,
+}
+
+impl Books {
+    pub(super) fn new(policy: &Policy) -> Self {
+        let full = u64::from(policy.max_fork_count) + policy.workers as u64;
+        Books {
+            policy: policy.clone(),
+            now: Moment::default(),
+            living: Vec::with_capacity(8),
+            seats: vec![Generation::FIRST; policy.workers],
+            askers: Vec::new(),
+            course: Course::Running,
+            roll: None,
+            newest: None,
+            newest_generation: Generation::FIRST,
+            running_generation: Generation::FIRST,
+            custom: false,
+            booted: false,
+            all_were_ready: false,
+            spawns: 0,
+            trials: 0,
+            crashes: 0,
+            passing_failures: 0,
+            barren: Some(Barren { spawns: 0, allowed: full }),
+            budget_left: policy.max_fork_count,
+            stable_since: None,
+            signalled: None,
+            turn: Turn::default(),
+            story: Story::default(),
+        }
+    }
+
+    pub(super) fn entry(&self, id: WorkerId) -> Option<&Entry> {
+        self.living.iter().find(|entry| entry.id == id)
+    }
+
+    pub(super) fn entry_mut(&mut self, id: WorkerId) -> Option<&mut Entry> {
+        self.living.iter_mut().find(|entry| entry.id == id)
+    }
+
+    pub(super) fn serving(&self) -> usize {
+        self.living.iter().filter(|entry| matches!(entry.life, Life::Serving { .. })).count()
+    }
+
+    pub(super) fn booting(&self) -> usize {
+        self.living.iter().filter(|entry| entry.life == Life::Booting).count()
+    }
+
+    pub(super) fn on_trial(&self) -> usize {
+        self.living.iter().filter(|entry| entry.post == Post::Trial).count()
+    }
+
+    pub(super) fn holder(&self, slot: usize) -> Option<&Entry> {
+        self.living.iter().find(|entry| entry.slot == slot && entry.post == Post::Seat)
+    }
+
+    pub(super) fn all_serving(&self) -> bool {
+        (0..self.seats.len())
+            .all(|slot| self.holder(slot).is_some_and(|entry| matches!(entry.life, Life::Serving { .. })))
+    }
+
+    /// Whether living long enough is taken for ready (DESIGN, "Ready").
+    pub(super) fn age_counts(&self, entry: &Entry) -> bool {
+        match self.policy.ready {
+            Ready::Alive => true,
+            Ready::Notify => false,
+            Ready::Auto => !entry.said_hello && !self.custom,
+        }
+    }
+
+    /// When a booting worker's patience ends.
+    pub(super) fn boot_due(&self, entry: &Entry) -> Moment {
+        let span = if self.age_counts(entry) { self.policy.min_uptime } else { self.policy.ready_timeout };
+        entry.spawned + span
+    }
+
+    /// Writes down a fact, before the core hears of it.
+    pub(super) fn happened(&mut self, now: Moment, event: &Event) {
+        self.now = self.now.max(now);
+        self.turn = Turn::default();
+        match event {
+            Event::Started | Event::TimePassed | Event::SaidFailed { .. } => {}
+            Event::Spawned { .. } => self.booted |= self.course == Course::Running,
+            Event::SpawnFailed { worker, failure } => self.not_spawned(*worker, failure.kind),
+            Event::SaidHello { worker } => {
+                if let Some(entry) = self.entry_mut(*worker) {
+                    entry.said_hello = true;
+                }
+            }
+            Event::SaidReady { worker } => {
+                self.custom = true;
+                let booting = self.entry(*worker).filter(|entry| entry.life == Life::Booting);
+                self.turn.said_ready = booting.map(|entry| entry.id);
+            }
+            Event::Exited { worker, status: _ } => self.reaped(*worker),
+            Event::Ordered { order, ticket } => self.asked(*order, *ticket),
+        }
+    }
+
+    fn remove(&mut self, id: WorkerId) -> Option<Entry> {
+        let at = self.living.iter().position(|entry| entry.id == id)?;
+        Some(self.living.swap_remove(at))
+    }
+
+    fn not_spawned(&mut self, id: WorkerId, kind: FailureKind) {
+        let Some(entry) = self.remove(id) else { return };
+        match kind {
+            FailureKind::Passing => {
+                self.passing_failures += 1;
+                self.story.tell(Scene::PassingFailure);
+                if let Some(barren) = &mut self.barren {
+                    barren.allowed += 1;
+                }
+            }
+            FailureKind::Lasting => {
+                self.story.tell(Scene::LastingFailure);
+                self.crashes += u64::from(entry.post == Post::Seat && self.booted);
+            }
+        }
+        if entry.post == Post::Trial {
+            self.turn.trial = TrialFate::Lost;
+            self.story.tell(Scene::AbortedBySpawnFailure);
+        }
+    }
+
+    fn reaped(&mut self, id: WorkerId) {
+        let Some(entry) = self.remove(id) else { return };
+        match entry.post {
+            Post::Seat => self.crashed(),
+            Post::Trial => {
+                self.turn.trial = TrialFate::Lost;
+                self.story.tell(Scene::AbortedByExit);
+            }
+            Post::Leaving => {}
+        }
+    }
+
+    pub(super) fn crashed(&mut self) {
+        self.crashes += 1;
+        self.story.tell(Scene::Crash);
+        if self.roll.is_some() {
+            self.story.tell(Scene::OldWorkerCrashedDuringARestart);
+        }
+    }
+
+    fn asked(&mut self, order: Order, ticket: Option<Ticket>) {
+        let (running, ended) = (self.course == Course::Running, self.is_finished());
+        let expects = match order {
+            Order::Restart | Order::Shutdown(_) if running => Answer::Accepted,
+            Order::ForceShutdown if !ended => Answer::Accepted,
+            Order::Restart | Order::Shutdown(_) | Order::ForceShutdown => Answer::Refused,
+        };
+        if ended {
+            self.story.tell(Scene::OrderAfterTheEnd);
+        }
+        self.turn.asked = match order {
+            Order::Restart => Asked::Nothing,
+            Order::Shutdown(_) | Order::ForceShutdown if ended => Asked::Nothing,
+            Order::Shutdown(_) | Order::ForceShutdown if self.forces(order) => Asked::Force,
+            Order::Shutdown(_) | Order::ForceShutdown => Asked::Shutdown,
+        };
+        if let Some(Ticket(number)) = ticket {
+            assert_eq!(number, self.askers.len() as u64, "the world numbers tickets in order");
+            self.askers.push(Asker { order, expects, answer: None, verdicts: 0 });
+        }
+    }
+
+    /// A force order, or a second signal; two within 300 ms are one.
+    fn forces(&mut self, order: Order) -> bool {
+        match (order, self.signalled) {
+            (Order::Restart | Order::Shutdown(Origin::Request), _) => false,
+            (Order::ForceShutdown, _) => {
+                self.story.tell(Scene::ForcedByOrder);
+                true
+            }
+            (Order::Shutdown(Origin::Signal), None) => {
+                self.signalled = Some(self.now);
+                false
+            }
+            (Order::Shutdown(Origin::Signal), Some(first)) => {
+                let again = self.now - first >= Duration::from_millis(300);
+                self.story.tell(if again {
+                    Scene::ForcedByASecondSignal
+                } else {
+                    Scene::SignalRepeatedAtOnce
+                });
+                again
+            }
+        }
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        matches!(self.course, Course::Finished(_))
+    }
+
+    /// The loop woke up too late by so much.
+    pub(super) fn delayed(&mut self, by: Duration) {
+        if let Course::ShuttingDown { delay, .. } = &mut self.course {
+            *delay += by;
+        }
+    }
+}

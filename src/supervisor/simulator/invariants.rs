@@ -1,0 +1,202 @@
+//! The promises of the design, held against the core after every `handle`.
+
+use super::Check;
+use super::books::{Asked, Barren, Books, Course, Entry, Life, Post, RestartFate, TrialFate};
+use super::promise;
+use super::story::Scene;
+use crate::supervisor::{Generation, KILL_GRACE, Moment, Order, Supervisor, WorkerState, WorkerView};
+
+impl Books {
+    pub(super) fn check(&mut self, core: &Supervisor, calm: bool) -> Check {
+        self.a_restart_takes_no_worker_away(calm)?;
+        self.surge_bounds_the_crowd()?;
+        self.shutdown_reaches_everybody_at_once()?;
+        self.force_spares_nobody()?;
+        self.shutdown_ends_in_time()?;
+        self.a_lost_replacement_aborts()?;
+        self.everybody_is_answered()?;
+        self.crashes_alone_are_charged(core)?;
+        self.stability_refills_the_budget(core.budget.left())?;
+        self.generations_only_rise(core)?;
+        self.note_barren_times(core);
+        Ok(())
+    }
+
+    /// Promise 1: a restart of a healthy cluster never lowers the number of ready workers.
+    fn a_restart_takes_no_worker_away(&mut self, calm: bool) -> Check {
+        let serving = self.serving();
+        self.all_were_ready |= self.all_serving();
+        if !calm || !self.all_were_ready || self.course != Course::Running {
+            return Ok(());
+        }
+        if self.turn.restart == RestartFate::Completed {
+            self.story.tell(Scene::CalmRestart);
+        }
+        promise!(self.turn.restart != RestartFate::Aborted, "a restart was aborted in a calm world");
+        promise!(serving >= self.policy.workers, "only {serving} of {} are ready", self.policy.workers);
+        Ok(())
+    }
+
+    fn surge_bounds_the_crowd(&self) -> Check {
+        let (crowd, most) = (self.serving() + self.booting(), self.policy.workers + self.policy.surge);
+        promise!(crowd <= most, "{crowd} workers are starting or ready; at most {most} may be");
+        let each_once = (0..self.seats.len()).all(|slot| {
+            self.living.iter().filter(|entry| entry.slot == slot && entry.post == Post::Seat).count() <= 1
+        });
+        promise!(each_once, "two workers share a seat");
+        Ok(())
+    }
+
+    fn shutdown_reaches_everybody_at_once(&self) -> Check {
+        promise!(
+            self.turn.asked == Asked::Nothing || self.course != Course::Running,
+            "a shutdown order was ignored"
+        );
+        let untold = self.course != Course::Running && self.serving() + self.booting() > 0;
+        promise!(!untold, "somebody was not told to leave");
+        Ok(())
+    }
+
+    fn force_spares_nobody(&self) -> Check {
+        let spared = self.living.iter().find(|entry| matches!(entry.life, Life::Told { .. }));
+        promise!(self.turn.asked != Asked::Force || spared.is_none(), "a force order spares {spared:?}");
+        Ok(())
+    }
+
+    /// Promise 4: a shutdown always ends, by itself or by force.
+    fn shutdown_ends_in_time(&self) -> Check {
+        let Course::ShuttingDown { since, delay } = self.course else { return Ok(()) };
+        let limit = since + self.policy.disconnect_timeout + KILL_GRACE + delay;
+        promise!(self.now <= limit, "the shutdown has not ended in time");
+        let given_up = self.living.iter().all(|entry| entry.life == Life::GivenUpOn);
+        promise!(!given_up, "the shutdown does not notice its end");
+        Ok(())
+    }
+
+    /// Promise 2: a bad release replaces nothing more.
+    fn a_lost_replacement_aborts(&self) -> Check {
+        let over = self.turn.restart == RestartFate::Aborted || self.course != Course::Running;
+        promise!(
+            self.turn.trial != TrialFate::Lost || over,
+            "a replacement was lost and the restart goes on"
+        );
+        promise!(
+            self.turn.trial != TrialFate::Dismissed || over,
+            "a replacement was dismissed and the restart goes on"
+        );
+        promise!(self.roll.is_some() || self.on_trial() == 0, "a replacement on trial without a restart");
+        Ok(())
+    }
+
+    fn everybody_is_answered(&self) -> Check {
+        let silent = self.askers.last().filter(|asker| asker.answer.is_none());
+        promise!(silent.is_none(), "no answer to {silent:?}");
+        Ok(())
+    }
+
+    /// Planned replacements and a machine short of processes are never charged.
+    fn crashes_alone_are_charged(&mut self, core: &Supervisor) -> Check {
+        let (full, left) = (u64::from(self.policy.max_fork_count), u64::from(core.budget.left()));
+        promise!(left <= full && left >= full.saturating_sub(self.crashes), "{left} of {full} left");
+        promise!(self.crashes > 0 || left == full, "charged without a crash");
+        promise!(core.crashes == self.crashes, "{} crashes counted, {} happened", core.crashes, self.crashes);
+        promise!(core.planned == self.trials, "{} planned, {} happened", core.planned, self.trials);
+        let reasons = self.policy.workers as u64 + self.crashes + self.passing_failures + self.trials;
+        promise!(self.spawns <= reasons, "{} spawns for {reasons} reasons", self.spawns);
+        if left == 0 && self.crashes > full && self.course == Course::Running {
+            self.story.tell(Scene::CrashBeyondTheBudget);
+        }
+        Ok(())
+    }
+
+    /// All workers ready for `stableAfter`, and nothing else, sets the budget back to full.
+    fn stability_refills_the_budget(&mut self, left: u32) -> Check {
+        if self.course != Course::Running {
+            return Ok(());
+        }
+        self.stable_since = if self.all_serving() { self.stable_since.or(Some(self.now)) } else { None };
+        let stable = self.stable_since.is_some_and(|since| self.now >= since + self.policy.stable_after);
+        promise!(!stable || left == self.policy.max_fork_count, "stable, but only {left} are left");
+        promise!(stable || left <= self.budget_left, "refilled from {} to {left}", self.budget_left);
+        if left > self.budget_left {
+            self.story.tell(Scene::BudgetRefilled);
+        }
+        self.budget_left = left;
+        Ok(())
+    }
+
+    fn generations_only_rise(&self, core: &Supervisor) -> Check {
+        promise!(core.generation == self.running_generation, "generation {} is shown", core.generation);
+        promise!(core.generation >= Generation::FIRST, "generations begin at 1");
+        Ok(())
+    }
+
+    /// Remembers when nobody is ready, and what the budget allows from then on.
+    fn note_barren_times(&mut self, core: &Supervisor) {
+        if self.serving() > 0 {
+            self.barren = None;
+        } else if self.barren.is_none() {
+            let allowed = u64::from(core.budget.left()) + self.policy.workers as u64;
+            self.barren = Some(Barren { spawns: 0, allowed });
+        }
+    }
+
+    /// After a turn in time nobody is left waiting whose time has come.
+    pub(super) fn check_promptness(&self) -> Check {
+        for entry in &self.living {
+            let (begun, due) = match entry.life {
+                Life::Booting => (entry.spawned, self.boot_due(entry)),
+                Life::Told { at } => (at, at + self.policy.disconnect_timeout),
+                Life::Killed { at } => (at, at + KILL_GRACE),
+                Life::Serving { .. } | Life::GivenUpOn => continue,
+            };
+            promise!(due > self.now || begun == self.now, "a time-out was forgotten: {entry:?}");
+        }
+        Ok(())
+    }
+
+    /// Promise 6: the status shows every worker, as it is.
+    pub(super) fn check_rows(&self, core: &Supervisor, now: Moment) -> Check {
+        let view = core.status(now);
+        let (empty, living): (Vec<&WorkerView>, Vec<&WorkerView>) =
+            view.workers.iter().partition(|row| row.state == WorkerState::Backoff);
+        promise!(
+            living.len() == self.living.len(),
+            "{} rows for {} workers",
+            living.len(),
+            self.living.len()
+        );
+        for entry in &self.living {
+            let row = living.iter().find(|row| row.id == entry.id);
+            promise!(row.is_some_and(|row| shows(row, entry)), "the row of {entry:?} is {row:?}");
+        }
+        for row in empty {
+            promise!(self.holder(row.slot).is_none(), "a back-off row for a seat that is taken");
+            promise!(row.generation == self.seats[row.slot], "the wrong generation waits: {row:?}");
+        }
+        Ok(())
+    }
+
+    /// In a world that became healthy, everything comes right.
+    pub(super) fn check_healed(&mut self) -> Check {
+        if self.course != Course::Running {
+            promise!(self.is_finished(), "the shutdown never ends");
+            return Ok(());
+        }
+        promise!(self.all_serving(), "a seat stays empty in a healthy world");
+        promise!(self.roll.is_none() && self.on_trial() == 0, "a restart never ends");
+        let waiting = self.askers.iter().find(|asker| asker.order == Order::Restart && asker.verdicts != 1);
+        promise!(waiting.is_none(), "never answered: {waiting:?}");
+        self.story.tell(Scene::Healed);
+        Ok(())
+    }
+}
+
+fn shows(row: &WorkerView, entry: &Entry) -> bool {
+    let state = match entry.life {
+        Life::Booting => WorkerState::Starting,
+        Life::Serving { .. } => WorkerState::Ready,
+        Life::Told { .. } | Life::Killed { .. } | Life::GivenUpOn => WorkerState::Disconnecting,
+    };
+    (row.slot, row.generation, row.state) == (entry.slot, entry.generation, state)
+}

@@ -1,0 +1,359 @@
+//! A world of processes that misbehave, a clock that bends, and people who give orders.
+
+use std::time::Duration;
+
+use super::Check;
+use super::books::Books;
+use super::climate::{Climate, roll_policy};
+use super::process::Process;
+use super::promise;
+use super::random::Random;
+use super::story::{Scene, Story};
+use crate::supervisor::{
+    Action, Event, ExitStatus, FailureKind, Moment, Order, Origin, SpawnFailure, Supervisor, Ticket, WorkerId,
+};
+
+/// More turns than any schedule needs to come to rest.
+const MOST_STEPS: usize = 4000;
+
+pub(super) struct World {
+    random: Random,
+    climate: Climate,
+    core: Supervisor,
+    books: Books,
+    now: Moment,
+    processes: Vec<Process>,
+    /// Facts on their way to the core.
+    inbox: Vec<(Moment, Event)>,
+    /// Reaped lately: late words of theirs may still come.
+    reaped: Vec<WorkerId>,
+    /// Nothing has gone wrong or will.
+    calm: bool,
+    zeroes: bool,
+    events: u64,
+    trace: Trace,
+}
+
+/// What is written down while a schedule runs.
+#[derive(Debug)]
+pub(super) enum Trace {
+    Off,
+    On(Vec<String>),
+}
+
+impl Trace {
+    fn line(&mut self, text: impl FnOnce() -> String) {
+        match self {
+            Trace::Off => {}
+            Trace::On(lines) => lines.push(text()),
+        }
+    }
+}
+
+impl World {
+    pub(super) fn new(seed: u64, trace: Trace) -> Self {
+        let mut random = Random::new(seed);
+        let climate = if random.chance(15) { Climate::calm() } else { Climate::roll(&mut random) };
+        let zeroes = !climate.is_calm() && random.chance(15);
+        let policy = roll_policy(&mut random, zeroes);
+        let mut world = World {
+            random,
+            climate,
+            books: Books::new(&policy),
+            core: Supervisor::new(policy.clone()),
+            now: Moment::default(),
+            processes: Vec::with_capacity(8),
+            inbox: Vec::with_capacity(16),
+            reaped: Vec::new(),
+            calm: climate.is_calm(),
+            zeroes,
+            events: 0,
+            trace,
+        };
+        world.trace.line(|| format!("{climate:?}\n{policy:?}"));
+        world
+    }
+
+    /// Plays the whole schedule: a storm, a recovery, and the end.
+    pub(super) fn play(&mut self) -> Check {
+        self.tell(self.now, Event::Started)?;
+        self.storm()?;
+        self.heal();
+        if !self.zeroes {
+            self.settle()?;
+            self.books.check_healed()?;
+        }
+        self.shut_down()?;
+        self.settle()?;
+        promise!(self.books.is_finished(), "the shutdown never ends");
+        self.order_something()?;
+        self.stray()
+    }
+
+    pub(super) fn ended(self) -> (Story, u64, Trace) {
+        (self.books.story, self.events, self.trace)
+    }
+
+    /// Random orders at random times, one of them perhaps a shutdown.
+    fn storm(&mut self) -> Check {
+        let steps = 5 + self.random.below(35);
+        let restarts = self.random.pick(&[0, 5, 20, 50]);
+        let end = if self.random.chance(35) { self.random.below(steps) } else { steps };
+        for step in 0..steps {
+            if self.random.chance(restarts) {
+                self.order(Order::Restart)?;
+            }
+            if step >= end && (step == end || self.random.chance(20)) {
+                self.order_something()?;
+            }
+            if self.random.chance(self.climate.stray) {
+                self.stray()?;
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// From now on nothing new goes wrong.
+    fn heal(&mut self) {
+        self.climate = Climate::calm();
+        self.trace.line(|| "the world is healthy from here on".to_owned());
+    }
+
+    /// Lets time pass until nothing is left to happen.
+    fn settle(&mut self) -> Check {
+        for _ in 0..MOST_STEPS {
+            if self.next_moment().is_none() || self.books.is_finished() {
+                return self.books.check_rows(&self.core, self.now);
+            }
+            self.step()?;
+        }
+        Err("never comes to rest".to_owned())
+    }
+
+    fn shut_down(&mut self) -> Check {
+        if self.books.is_finished() {
+            return Ok(());
+        }
+        let origin = self.random.pick(&[Origin::Signal, Origin::Request]);
+        self.order(Order::Shutdown(origin))?;
+        for _ in 0..self.random.below(4) {
+            self.step()?;
+        }
+        if self.random.chance(30) { self.order(Order::Shutdown(Origin::Signal)) } else { Ok(()) }
+    }
+
+    /// When something happens next, by itself or by the core's wish.
+    fn next_moment(&self) -> Option<Moment> {
+        let deliveries = self.inbox.iter().map(|(due, _)| *due);
+        let ends = self.processes.iter().filter(|p| p.announced).filter_map(|p| p.ends_at);
+        let deadline = self.core.next_deadline().filter(|_| !self.books.is_finished());
+        deliveries.chain(ends).chain(deadline).min()
+    }
+
+    /// One turn of the driver: wait, drain, act.
+    fn step(&mut self) -> Check {
+        let idle = Duration::from_millis(5) + self.random.up_to(Duration::from_millis(500));
+        let next = self.next_moment().map_or(self.now + idle, |next| next.max(self.now));
+        let (target, told) = if self.random.chance(self.climate.bent_clock) {
+            self.bend(next)
+        } else {
+            (next, Duration::ZERO)
+        };
+        self.advance(target);
+        self.deliver(told)?;
+        self.time_passed()
+    }
+
+    /// A loop that is woken early or late, a jump forward, a clock that is read a little behind.
+    fn bend(&mut self, next: Moment) -> (Moment, Duration) {
+        let early = self.now + self.random.up_to(next - self.now);
+        let late = next + self.random.millis(&[1, 5, 50, 500]);
+        let jump = next + self.random.millis(&[10_000, 60_000, 86_400_000]);
+        let behind = self.random.millis(&[1, 3]);
+        match self.random.below(8) {
+            0..3 => (early, Duration::ZERO),
+            3..6 => (late, Duration::ZERO),
+            6 => (jump, Duration::ZERO),
+            _ => (next, behind),
+        }
+    }
+
+    fn advance(&mut self, target: Moment) {
+        if let Some(deadline) = self.core.next_deadline().filter(|deadline| target > *deadline) {
+            self.books.delayed(target - deadline.max(self.now));
+            self.books.story.tell(Scene::LateLoop);
+        }
+        self.now = self.now.max(target);
+    }
+
+    /// Tells the core all that has happened by now, in any order that cause and effect allow.
+    fn deliver(&mut self, behind: Duration) -> Check {
+        let mut told = 0;
+        while let Some(event) = self.take_due() {
+            told += 1;
+            promise!(told < MOST_STEPS, "time stands still");
+            let clock = Moment(self.now.0.saturating_sub(behind));
+            self.tell(clock, event)?;
+        }
+        if told > 2 {
+            self.books.story.tell(Scene::MergedDeliveries);
+        }
+        Ok(())
+    }
+
+    fn take_due(&mut self) -> Option<Event> {
+        let now = self.now;
+        let news = self.inbox.iter().filter(|(due, _)| *due <= now).count();
+        let ends = self.processes.iter().filter(|process| process.has_ended(now)).count();
+        if news + ends == 0 {
+            return None;
+        }
+        let nth = self.random.below(news + ends);
+        if nth < news {
+            let mut due = (0..self.inbox.len()).filter(|at| self.inbox[*at].0 <= now);
+            let at = due.nth(nth)?;
+            return Some(self.inbox.remove(at).1);
+        }
+        let mut due = (0..self.processes.len()).filter(|at| self.processes[*at].has_ended(now));
+        let at = due.nth(nth - news)?;
+        let worker = self.processes.swap_remove(at).id;
+        self.reaped.push(worker);
+        let status = self.random.pick(&[ExitStatus::Code(0), ExitStatus::Code(1), ExitStatus::Signal(9)]);
+        Some(Event::Exited { worker, status })
+    }
+
+    /// The driver's regular call. A turn that changes nothing must not ask to be woken at once.
+    fn time_passed(&mut self) -> Check {
+        let due = self.core.next_deadline().is_some_and(|deadline| deadline <= self.now);
+        self.tell(self.now, Event::TimePassed)?;
+        let rounds = if self.zeroes { 8 } else { 0 };
+        for _ in 0..rounds {
+            if self.is_busy() {
+                self.tell(self.now, Event::TimePassed)?;
+            }
+        }
+        promise!(!due || !self.is_busy(), "a busy turn: {:?} is wanted again", self.core.next_deadline());
+        self.books.check_promptness()?;
+        if self.random.chance(10) {
+            self.books.check_rows(&self.core, self.now)?;
+        }
+        Ok(())
+    }
+
+    fn is_busy(&self) -> bool {
+        self.core.next_deadline().is_some_and(|deadline| deadline <= self.now)
+    }
+
+    /// One fact to the core, its actions performed, every promise checked.
+    fn tell(&mut self, clock: Moment, event: Event) -> Check {
+        self.events += 1;
+        self.trace.line(|| format!("{:>9} ms  {event:?}", clock.0.as_millis()));
+        if let Event::Spawned { worker } = &event
+            && let Some(process) = self.process(*worker)
+        {
+            process.announced = true;
+        }
+        self.books.happened(clock, &event);
+        let actions = self.core.handle(clock, event);
+        for action in &actions {
+            self.trace.line(|| format!("                -> {action:?}"));
+            self.books.ordered(action)?;
+            self.perform(action);
+        }
+        self.books.check(&self.core, self.calm)
+    }
+
+    fn perform(&mut self, action: &Action) {
+        match action {
+            Action::Spawn { worker, slot: _, generation: _ } => self.spawn(*worker),
+            Action::Disconnect { worker, by: _ } => {
+                let now = self.now;
+                let Some(process) = self.process(*worker) else { return };
+                if let Some(span) = process.leaves_after {
+                    process.end_by(now + span);
+                }
+            }
+            Action::Kill { worker } => {
+                let now = self.now;
+                if let Some(process) = self.process(*worker) {
+                    process.kill(now);
+                }
+            }
+            Action::CloseListeners
+            | Action::ReleaseListeners { .. }
+            | Action::Reply { .. }
+            | Action::Report(_)
+            | Action::Finish(_) => {}
+        }
+    }
+
+    fn process(&mut self, worker: WorkerId) -> Option<&mut Process> {
+        self.processes.iter_mut().find(|process| process.id == worker)
+    }
+
+    fn spawn(&mut self, worker: WorkerId) {
+        let failure = if self.random.chance(self.climate.passing_failure) {
+            Some((FailureKind::Passing, "fork: resource temporarily unavailable"))
+        } else if self.random.chance(self.climate.lasting_failure) {
+            Some((FailureKind::Lasting, "exec ./server: no such file"))
+        } else {
+            None
+        };
+        if let Some((kind, reason)) = failure {
+            let failure = SpawnFailure { kind, reason: reason.to_owned() };
+            return self.inbox.push((self.now, Event::SpawnFailed { worker, failure }));
+        }
+        self.inbox.push((self.now, Event::Spawned { worker }));
+        let process = Process::conceive(worker, self.now, &self.books.policy, self.climate, &mut self.random);
+        self.processes.push(process);
+        self.plan_boot(worker);
+    }
+
+    /// What it will say while it boots.
+    fn plan_boot(&mut self, worker: WorkerId) {
+        let (mute, slow) = (self.random.chance(self.climate.mute), self.random.chance(self.climate.slow));
+        let limit = self.books.policy.ready_timeout;
+        let boot = self.random.up_to(if slow { limit * 2 } else { limit / 4 });
+        let at = self.now + boot;
+        if self.random.chance(if mute { 20 } else { 50 }) {
+            let hello = self.now + self.random.up_to(boot);
+            self.inbox.push((hello, Event::SaidHello { worker }));
+        }
+        if !mute {
+            self.inbox.push((at, Event::SaidReady { worker }));
+        }
+    }
+
+    /// Something that comes twice, or too late.
+    fn stray(&mut self) -> Check {
+        let gone = self.reaped.last().copied().filter(|_| self.random.chance(50));
+        let worker = gone.or_else(|| Some(self.processes.last()?.id)).unwrap_or(WorkerId(999_999));
+        let is_alive = self.processes.iter().any(|process| process.id == worker && process.announced);
+        self.books.story.tell(Scene::StrayDelivery);
+        let event = match self.random.below(if is_alive { 3 } else { 5 }) {
+            0 => Event::SaidHello { worker },
+            1 => Event::SaidReady { worker },
+            2 => Event::SaidFailed { worker, reason: "cannot go on".to_owned() },
+            3 => Event::Exited { worker, status: ExitStatus::Unknown },
+            _ => Event::TimePassed,
+        };
+        self.tell(self.now, event)
+    }
+
+    fn order_something(&mut self) -> Check {
+        let order = self.random.pick(&[
+            Order::Restart,
+            Order::Shutdown(Origin::Signal),
+            Order::Shutdown(Origin::Signal),
+            Order::Shutdown(Origin::Request),
+            Order::ForceShutdown,
+        ]);
+        self.order(order)
+    }
+
+    fn order(&mut self, order: Order) -> Check {
+        let ticket = self.random.chance(70).then_some(Ticket(self.books.askers.len() as u64));
+        self.tell(self.now, Event::Ordered { order, ticket })
+    }
+}

@@ -1,0 +1,305 @@
+//! One stable seat of the cluster, who sits in it, who comes and who leaves.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Policy;
+use super::backoff::Backoff;
+use super::event::ExitStatus;
+use super::ids::{Generation, Moment, WorkerId};
+use crate::config::Ready;
+
+/// A process of the cluster, as the core sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) generation: Generation,
+    pub(super) started: Moment,
+    pub(super) voice: Voice,
+    pub(super) state: State,
+}
+
+/// Whether the worker reads its channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Voice {
+    Silent,
+    SaidHello,
+}
+
+/// Where a worker is in its life; each state carries what it waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Starting,
+    Ready {
+        since: Moment,
+    },
+    /// Told to leave; killed at `due`.
+    Disconnecting {
+        due: Moment,
+    },
+    /// SIGKILL is on its way; `due` is when we stop counting on it.
+    Killed {
+        why: Kill,
+        due: Moment,
+    },
+    /// It outlived SIGKILL: reported, and waited for no longer.
+    Unkillable {
+        why: Kill,
+    },
+}
+
+/// Why the master killed a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kill {
+    ReadyTimeout,
+    DisconnectTimeout,
+    Forced,
+}
+
+/// How a worker is told to disconnect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notification {
+    /// It said hello: the line on its channel is enough, and a signal on top could lose a request.
+    Channel,
+    /// The line, and `stopSignal` for those that do not read it.
+    ChannelAndSignal,
+}
+
+/// What a starting worker's time-out means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// It has no way to say ready: alive for so long is taken for it.
+    CountsAsReady(Moment),
+    /// It was expected to say ready.
+    TimesOut(Moment),
+}
+
+/// Whether any worker of this cluster has ever said ready: then all later ones are expected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Custom {
+    Unknown,
+    SaysReady,
+}
+
+impl Worker {
+    pub(super) fn new(id: WorkerId, generation: Generation, now: Moment) -> Self {
+        Worker { id, generation, started: now, voice: Voice::Silent, state: State::Starting }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready { .. })
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.state, State::Starting)
+    }
+
+    /// How long a starting worker is waited for, and what its time-out means.
+    pub(super) fn patience(&self, policy: &Policy, custom: Custom) -> Patience {
+        let by_age = Patience::CountsAsReady(self.started + policy.min_uptime);
+        let by_word = Patience::TimesOut(self.started + policy.ready_timeout);
+        match (policy.ready, self.voice, custom) {
+            (Ready::Alive, _, _) | (Ready::Auto, Voice::Silent, Custom::Unknown) => by_age,
+            (Ready::Notify, _, _)
+            | (Ready::Auto, Voice::SaidHello, _)
+            | (Ready::Auto, Voice::Silent, Custom::SaysReady) => by_word,
+        }
+    }
+
+    /// The next moment at which time alone changes this worker's state.
+    pub(super) fn deadline(&self, policy: &Policy, custom: Custom) -> Option<Moment> {
+        match &self.state {
+            State::Starting => match self.patience(policy, custom) {
+                Patience::CountsAsReady(due) | Patience::TimesOut(due) => Some(due),
+            },
+            State::Disconnecting { due } | State::Killed { due, .. } => Some(*due),
+            State::Ready { .. } | State::Unkillable { .. } => None,
+        }
+    }
+
+    pub(super) fn notification(&self) -> Notification {
+        match self.voice {
+            Voice::SaidHello => Notification::Channel,
+            Voice::Silent => Notification::ChannelAndSignal,
+        }
+    }
+
+    /// The cause of an exit in this state, at this moment.
+    pub(super) fn cause(&self, now: Moment, min_uptime: Duration) -> Cause {
+        match &self.state {
+            State::Starting => Cause::BootFailed,
+            State::Ready { .. } if now - self.started < min_uptime => Cause::Quick,
+            State::Ready { .. } => Cause::Crashed,
+            State::Disconnecting { .. } => Cause::Stopped,
+            State::Killed { why, .. } | State::Unkillable { why } => match why {
+                Kill::ReadyTimeout => Cause::ReadyTimeout,
+                Kill::DisconnectTimeout => Cause::KilledAtTimeout,
+                Kill::Forced => Cause::Stopped,
+            },
+        }
+    }
+}
+
+/// Why a worker ended. The names are those of the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Stopped,
+    BootFailed,
+    Quick,
+    Crashed,
+    ReadyTimeout,
+    KilledAtTimeout,
+    SpawnFailed,
+}
+
+impl Cause {
+    /// The name in the status.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Cause::Stopped => "stopped",
+            Cause::BootFailed => "boot-failed",
+            Cause::Quick => "quick",
+            Cause::Crashed => "crashed",
+            Cause::ReadyTimeout => "ready-timeout",
+            Cause::KilledAtTimeout => "killed-at-timeout",
+            Cause::SpawnFailed => "spawn-failed",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cause::Stopped => "was stopped",
+            Cause::BootFailed => "died before it was ready",
+            Cause::Quick => "died soon after its start",
+            Cause::Crashed => "crashed",
+            Cause::ReadyTimeout => "was not ready in time",
+            Cause::KilledAtTimeout => "was killed at the time-out",
+            Cause::SpawnFailed => "could not be started",
+        })
+    }
+}
+
+/// A seat's last end, whoever sat there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LastExit {
+    pub(crate) worker: WorkerId,
+    pub(crate) cause: Cause,
+    pub(crate) status: Option<ExitStatus>,
+    /// What the worker said of it (its closure's error), or why it could not be started.
+    pub(crate) reason: Option<String>,
+}
+
+/// A stable seat `0..N`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) seat: Seat,
+    /// The replacement that a rolling restart is trying out.
+    pub(super) successor: Option<Worker>,
+    /// Told to go or killed, and not yet reaped.
+    pub(super) leaving: Vec<Worker>,
+    pub(super) failures: Backoff,
+    pub(super) respawns: u64,
+    pub(super) last_exit: Option<LastExit>,
+    /// The word of a worker about its own end, kept until it is reaped.
+    pub(super) last_words: Option<(WorkerId, String)>,
+}
+
+/// Who serves in a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Seat {
+    Taken(Worker),
+    /// Empty, and filled again at `until`.
+    Waiting {
+        until: Moment,
+        last: Option<WorkerId>,
+        generation: Generation,
+        cover: Cover,
+    },
+    /// Nobody comes any more: the cluster is shutting down.
+    Closed,
+}
+
+/// Whether the fork budget had room for filling an empty seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cover {
+    /// The first worker of the seat, or a crash replacement that the budget has paid for.
+    Covered,
+    /// The budget is spent: filled only while another worker keeps the service up.
+    Beyond,
+}
+
+/// Where a worker was found in its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Seat,
+    Successor,
+    Leaving(usize),
+}
+
+impl Slot {
+    /// An empty seat that wants its first worker at once.
+    pub(super) fn new(generation: Generation) -> Self {
+        let seat = Seat::Waiting { until: Moment::default(), last: None, generation, cover: Cover::Covered };
+        Slot {
+            seat,
+            successor: None,
+            leaving: Vec::new(),
+            failures: Backoff::default(),
+            respawns: 0,
+            last_exit: None,
+            last_words: None,
+        }
+    }
+
+    pub(super) fn occupant(&self) -> Option<&Worker> {
+        match &self.seat {
+            Seat::Taken(worker) => Some(worker),
+            Seat::Waiting { .. } | Seat::Closed => None,
+        }
+    }
+
+    pub(super) fn occupant_mut(&mut self) -> Option<&mut Worker> {
+        match &mut self.seat {
+            Seat::Taken(worker) => Some(worker),
+            Seat::Waiting { .. } | Seat::Closed => None,
+        }
+    }
+
+    /// The generation of the seat, whether somebody sits in it or not.
+    pub(super) fn generation(&self) -> Option<Generation> {
+        match &self.seat {
+            Seat::Taken(worker) => Some(worker.generation),
+            Seat::Waiting { generation, .. } => Some(*generation),
+            Seat::Closed => None,
+        }
+    }
+
+    pub(super) fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.occupant().into_iter().chain(&self.successor).chain(&self.leaving)
+    }
+
+    pub(super) fn find(&self, id: WorkerId) -> Option<Place> {
+        if self.occupant().is_some_and(|w| w.id == id) {
+            return Some(Place::Seat);
+        }
+        if self.successor.as_ref().is_some_and(|w| w.id == id) {
+            return Some(Place::Successor);
+        }
+        self.leaving.iter().position(|w| w.id == id).map(Place::Leaving)
+    }
+
+    pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Worker> {
+        match place {
+            Place::Seat => self.occupant_mut(),
+            Place::Successor => self.successor.as_mut(),
+            Place::Leaving(index) => self.leaving.get_mut(index),
+        }
+    }
+
+    /// What the worker said about its end, if it was the last to say something.
+    pub(super) fn take_last_words(&mut self, id: WorkerId) -> Option<String> {
+        self.last_words.take_if(|(who, _)| *who == id).map(|(_, words)| words)
+    }
+}

@@ -1,0 +1,8 @@
+//! Every rule of the core as a small scenario: facts in, orders out, by a clock that the test holds.
+
+mod crash;
+mod harness;
+mod readiness;
+mod restart;
+mod rollout_ends;
+mod shutdown;
