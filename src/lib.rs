@@ -4,7 +4,13 @@ mod config;
 
 mod error;
 
+mod message;
+
 mod supervisor;
+
+mod sys;
+
+mod worker;
 
 #[doc(hidden)]
 pub use config::settings;
@@ -12,3 +18,5 @@ pub use config::settings;
 pub use config::{Api, Builder, Config, ListenAddress, Listener, Output, Ready};
 
 pub use error::{Error, Result};
+
+pub use worker::{Accept, InFlight, Incoming, Worker};

@@ -1,0 +1,345 @@
+//! What runs inside a worker.
+
+mod channel;
+mod disconnect;
+mod incoming;
+mod listeners;
+mod serve;
+mod waiters;
+
+#[cfg(test)]
+mod incoming_tests;
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::env;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+
+use self::channel::{Channel, Heard};
+use self::disconnect::Disconnect;
+use self::listeners::{Listeners, SocketKind};
+use crate::error::{Error, Kind, Result};
+use crate::message::FromWorker;
+use crate::sys::inherit;
+use crate::sys::signal::Mask;
+
+pub use self::incoming::{Accept, Incoming};
+pub(crate) use self::serve::serve;
+
+/// This process as a worker of a cluster: its listeners, its readiness, and its order to disconnect.
+///
+/// Clones are the same worker, and may be used from any thread. A worker whose master is gone is told to
+/// disconnect as if the master had said so.
+///
+/// # Examples
+///
+/// ```no_run
+/// use proteus_cluster::Worker;
+///
+/// # fn main() -> proteus_cluster::Result<()> {
+/// if let Some(worker) = Worker::from_env()? {
+///     let listener = worker.listener("http")?;
+///     worker.ready()?;
+///     for stream in worker.incoming(&listener) {
+///         drop(stream);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Worker(Arc<Shared>);
+
+struct Shared {
+    identity: Identity,
+    channel: Channel,
+    listeners: Listeners,
+    disconnect: Disconnect,
+    said_ready: AtomicBool,
+    work: Work,
+}
+
+/// Who the master says that we are.
+#[derive(Debug, Clone, Copy)]
+struct Identity {
+    id: u64,
+    slot: usize,
+    generation: u64,
+}
+
+impl Worker {
+    /// The worker that this process is, or `None` when a cluster did not start it.
+    ///
+    /// The first call takes over the channel and the listeners that the environment names, makes them
+    /// close-on-exec, and says hello to the master; later calls return the same worker. The channel counts only
+    /// when this process's own parent made it, so that a worker's children, which inherit its environment, are
+    /// never mistaken for workers. Fails when the environment contradicts itself.
+    pub fn from_env() -> Result<Option<Worker>> {
+        static CURRENT: Mutex<Option<Worker>> = Mutex::new(None);
+        let mut current = lock(&CURRENT);
+        if current.is_none() {
+            *current = Worker::take_env()?;
+        }
+        Ok(current.clone())
+    }
+
+    fn take_env() -> Result<Option<Worker>> {
+        let number = env::var("PROTEUS_CHANNEL_FD").ok().and_then(|text| text.parse().ok());
+        let Some(channel) = number.and_then(inherit::channel) else { return Ok(None) };
+        match (Identity::from_env(), Listeners::from_env()) {
+            (Ok(identity), Ok(listeners)) => {
+                let worker = Worker::start(identity, UnixStream::from(channel), listeners);
+                worker.map(Some).map_err(|error| Error::start("starting as a worker", error))
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                // Stays open, so that a second call fails too and does not find itself to be no worker.
+                std::mem::forget(channel);
+                Err(error)
+            }
+        }
+    }
+
+    fn start(identity: Identity, channel: UnixStream, listeners: Listeners) -> io::Result<Worker> {
+        let shared = Arc::new(Shared {
+            identity,
+            channel: Channel::new(channel)?,
+            listeners,
+            disconnect: Disconnect::new()?,
+            said_ready: AtomicBool::new(false),
+            work: Work::default(),
+        });
+        if let Err(error) = shared.channel.send(&FromWorker::Hello) {
+            log::debug!("hello: {error}"); // the reader finds the same end, and acts on it
+        }
+        let reader = Arc::clone(&shared);
+        spawn_quiet("proteus-channel", move || {
+            reader.channel.read(|heard| match heard {
+                Heard::Disconnect | Heard::End => reader.disconnect.request(),
+            });
+        })?;
+        Ok(Worker(shared))
+    }
+
+    /// The worker's number: from 1, never used again in the life of its master.
+    pub fn id(&self) -> u64 {
+        self.0.identity.id
+    }
+
+    /// The seat that this worker fills, from 0. Its replacement fills the same one.
+    pub fn slot(&self) -> usize {
+        self.0.identity.slot
+    }
+
+    /// How many rolling restarts began before this worker's program was chosen, from 1.
+    pub fn generation(&self) -> u64 {
+        self.0.identity.generation
+    }
+
+    /// A TCP listener of the settings, by name. Each call gives a descriptor of its own to the one socket.
+    ///
+    /// All workers share the socket and its flags: `set_nonblocking` here changes it for all of them
+    /// ([`Worker::incoming`] works either way), and `shutdown(2)` ends it for all of them.
+    ///
+    /// Fails for an unknown name or another kind of socket; the error lists what there is.
+    pub fn listener(&self, name: impl AsRef<str>) -> Result<TcpListener> {
+        self.socket(name.as_ref(), SocketKind::Tcp).map(Into::into)
+    }
+
+    /// A unix stream listener of the settings, by name; as [`Worker::listener`] otherwise.
+    pub fn unix_listener(&self, name: impl AsRef<str>) -> Result<UnixListener> {
+        self.socket(name.as_ref(), SocketKind::Unix).map(Into::into)
+    }
+
+    /// A UDP socket of the settings, by name; as [`Worker::listener`] otherwise.
+    pub fn udp_socket(&self, name: impl AsRef<str>) -> Result<UdpSocket> {
+        self.socket(name.as_ref(), SocketKind::Udp).map(Into::into)
+    }
+
+    fn socket(&self, name: &str, kind: SocketKind) -> Result<OwnedFd> {
+        self.0.listeners.take(name, kind)
+    }
+
+    /// Asks the master for a listener at `address` (`host:port`), which it shares with every worker that asks
+    /// for the same. Waits for the answer; several threads may ask at once.
+    ///
+    /// A host name is resolved here, and its addresses are tried in order until one can be had. Fails with the
+    /// master's reason, or with [`Error::is_ended`] when the master is gone.
+    pub fn listen(&self, address: impl AsRef<str>) -> Result<TcpListener> {
+        let address = address.as_ref();
+        let found =
+            address.to_socket_addrs().map_err(|error| Error::start(format!("listen {address}"), error))?;
+        let mut last = None;
+        for candidate in found {
+            match self.listen_at(candidate) {
+                Err(error) if !error.is_ended() => last = Some(error),
+                outcome => return outcome,
+            }
+        }
+        Err(last
+            .unwrap_or_else(|| Error::new(Kind::Start, format!("listen {address}: no address by that name"))))
+    }
+
+    fn listen_at(&self, address: SocketAddr) -> Result<TcpListener> {
+        let socket = self.0.channel.listen(&address.to_string())?;
+        match SocketKind::of(&socket) {
+            SocketKind::Tcp => Ok(socket.into()),
+            other => Err(Error::new(
+                Kind::Start,
+                format!("listen {address}: the answer is of kind {other}, not tcp"),
+            )),
+        }
+    }
+
+    /// Tells the master that this worker serves. Only the first call says so; a restart waits for it, up to
+    /// the setting `readyTimeout`. Fails with [`Error::is_ended`] when the master is gone.
+    pub fn ready(&self) -> Result<()> {
+        let said = &self.0.said_ready;
+        if said.swap(true, SeqCst) {
+            return Ok(());
+        }
+        self.tell(&FromWorker::Ready).inspect_err(|_| said.store(false, SeqCst))
+    }
+
+    /// Tells the master that this worker is not hung: to be called more often than the setting `watchdog`, where
+    /// that is set. Without a master there is nobody to tell, and nothing happens.
+    pub fn alive(&self) {
+        if let Err(error) = self.tell(&FromWorker::Alive) {
+            log::debug!("alive: {error}");
+        }
+    }
+
+    fn tell(&self, message: &FromWorker) -> Result<()> {
+        self.0.channel.send(message)
+    }
+
+    /// Whether this worker was told to disconnect: to stop accepting, finish its work and end.
+    pub fn disconnect_requested(&self) -> bool {
+        self.0.disconnect.is_requested()
+    }
+
+    /// Waits until this worker is told to disconnect.
+    pub fn wait_for_disconnect(&self) {
+        self.0.disconnect.wait();
+    }
+
+    /// Runs `f` once this worker is told to disconnect, on a thread that runs all such functions in order; at
+    /// once and on this thread when it was told already. A panic in `f` is logged and goes no further.
+    pub fn on_disconnect(&self, f: impl FnOnce() + Send + 'static) {
+        self.0.disconnect.add_hook(Box::new(f));
+    }
+
+    /// A descriptor that becomes readable when this worker is told to disconnect, and stays so: for epoll loops
+    /// and async runtimes. Reading it yields the end of a stream.
+    pub fn disconnect_fd(&self) -> BorrowedFd<'_> {
+        self.0.disconnect.fd()
+    }
+
+    /// The connections of a listener, until this worker is told to disconnect.
+    ///
+    /// The iterator then ends, at once if it is idle, after yielding what was in the queue by then. It yields
+    /// streams, not results: a client that gave up, or a process that is out of descriptors for a while, is its
+    /// own affair. It also ends, with an error in the log, when the listener itself is broken.
+    ///
+    /// Workers share the load fairly, whether or not the listener is in non-blocking mode, and its mode is
+    /// never changed. Streams are in blocking mode and close-on-exec. Several threads may each have an iterator
+    /// over one listener. Set a read timeout on each stream: a client that says nothing holds its thread.
+    ///
+    /// # Implementation notes
+    ///
+    /// A thread that blocks in accept is woken by SIGURG, or by a real-time signal where the program handles
+    /// SIGURG itself when it is told to disconnect. No other call of the program is ever interrupted by it. Do
+    /// not block SIGURG in a thread while it iterates.
+    pub fn incoming<'a, L: Accept>(&self, listener: &'a L) -> Incoming<'a, L> {
+        Incoming::new(self.clone(), listener)
+    }
+
+    /// Marks work in progress. The process's `run` ends only once no such guard is alive, so that work on
+    /// other threads outlives the closure that started it.
+    pub fn in_flight(&self) -> InFlight {
+        *lock(&self.0.work.count) += 1;
+        InFlight(self.clone())
+    }
+
+    fn wait_for_work(&self) {
+        let work = &self.0.work;
+        let mut count = lock(&work.count);
+        while *count > 0 {
+            count = work.done.wait(count).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Identity { id, slot, generation } = self.0.identity;
+        f.debug_struct("Worker")
+            .field("id", &id)
+            .field("slot", &slot)
+            .field("generation", &generation)
+            .finish()
+    }
+}
+
+impl Identity {
+    fn from_env() -> Result<Self> {
+        Ok(Identity {
+            id: number("PROTEUS_WORKER_ID")?,
+            slot: number("PROTEUS_SLOT")?,
+            generation: number("PROTEUS_GENERATION")?,
+        })
+    }
+}
+
+fn number<T: std::str::FromStr>(key: &str) -> Result<T> {
+    let text = env::var(key).unwrap_or_default();
+    text.parse().map_err(|_| Error::new(Kind::Start, format!("{key}={text:?} is not a number")))
+}
+
+/// Guards that are alive.
+#[derive(Default)]
+struct Work {
+    count: Mutex<usize>,
+    done: Condvar,
+}
+
+/// Work in progress; see [`Worker::in_flight`].
+#[derive(Debug)]
+#[must_use = "the work counts only while this is alive"]
+pub struct InFlight(Worker);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let work = &self.0.0.work;
+        let mut count = lock(&work.count);
+        *count -= 1;
+        if *count == 0 {
+            work.done.notify_all();
+        }
+    }
+}
+
+/// A lock whose holder panicked is still good: nothing here is left half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a thread of ours, which takes none of the program's signals.
+fn spawn_quiet(name: &str, f: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+    let before = Mask::block_all();
+    let started = thread::Builder::new().name(name.into()).spawn(f);
+    before.apply();
+    started.map(|handle| handle.thread().clone())
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text")
+}
