@@ -1,22 +1,118 @@
-//! A Unix master/worker cluster for services.
+//! A Unix master/worker cluster for services: one small master starts N worker processes, shares
+//! listening sockets with them, replaces those that crash, and rolls new code out without losing a request.
+//!
+//! ```no_run
+//! use proteus_cluster::{Api, Config, Exit};
+//!
+//! fn main() -> proteus_cluster::Result<Exit> {
+//!     let config = Config::builder()
+//!         .workers(4)
+//!         .listen("http", "127.0.0.1:8080")
+//!         .api(Api::new("127.0.0.1:8111"))
+//!         .build()?;
+//!     proteus_cluster::run(config, |worker| {
+//!         let listener = worker.listener("http")?;
+//!         worker.ready()?;
+//!         for stream in worker.incoming(&listener) {
+//!             if let Err(error) = respond(stream) {
+//!                 log::warn!("{error}");
+//!             }
+//!         }
+//!         Ok(())
+//!     })
+//! }
+//! # fn respond(_: std::net::TcpStream) -> std::io::Result<()> { Ok(()) }
+//! ```
+//!
+//! [`run`] is the short form. A program with threads of its own in the master uses [`Worker::from_env`],
+//! [`Cluster`] and [`Handle`].
+//!
+//! # What it promises
+//!
+//! 1. While at least one worker is healthy, no connection is refused or reset by a restart or by a crash
+//!    of another worker.
+//! 2. A bad release does not take the service down: a restart replaces nothing until a replacement has
+//!    proved itself, and it says why it stopped.
+//! 3. The master never blocks on a worker, and never dies of what one of them sends.
+//! 4. A shutdown always ends. While the master lives, no process group of a worker outlives its worker;
+//!    when the master is killed, every worker dies with it.
+//! 5. The master never signals or reaps a process that is not its own child.
+//! 6. Nothing is silent: every crash, kill, refused order and dropped message is counted, logged and
+//!    visible in the status, with its cause.
+//!
+//! # How it is built
+//!
+//! A pure core decides; a thin driver does. One thread owns all state.
+//!
+//! ```text
+//! signal ─ self-pipe ─┐                         (pure)
+//! process exit ───────┤            ┌─────────────────────────────┐
+//! worker channel ─────┼─► Event ──►│ Supervisor::handle(now, ev) │──► Action…
+//! deadline ───────────┤            └─────────────────────────────┘       │
+//! HTTP ─ channel+wake ┘                                                  ▼
+//!       ▲                                             perform: spawn, signal, send, reply
+//!       └─────────────── reply ◄─────────── failures come back as Events (SpawnFailed)
+//! ```
+//!
+//! Invariants: `supervisor/` has no descriptor, clock, system call, thread or log, and no catch-all arm.
+//! Only a reap declares a worker dead; a channel's end is a hint. Signals, API routes and [`Handle`] calls
+//! become the same `Order`. `Action::Spawn` names worker, slot and generation: the driver chooses nothing.
+//! The loop never writes HTTP, resolves no names, reads no /proc; it spawns on its own thread only. A
+//! descriptor leaves the loop before its child is reaped; what is left of a worker's process group is killed
+//! before that, while the number is still the group's own. Unsafe code is in `sys/` alone.
+//!
+//! # Where to add
+//!
+//! - a setting: a row in `config/settings.rs`
+//! - a signal: a row in `master/signals.rs`
+//! - a route: a row in `api/routes.rs`
+//! - a listener kind: a variant of [`ListenAddress`] and its arm in `master/listener.rs`
+//! - a decision: an arm in `supervisor/`, an `Event` or `Action` if the driver must tell or do something new,
+//!   and an invariant in `supervisor/simulator`
+//! - a line of the channel: a variant in `message.rs`
+//! - a system call: `sys/`
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("proteus-cluster runs on Linux: it needs clone, epoll, parent-death signals and /proc");
+
+mod api;
+mod cluster;
 mod config;
-
 mod error;
-
+mod handle;
+#[cfg(feature = "logger")]
+pub mod logger;
+mod master;
 mod message;
-
+mod meter;
+mod status;
 mod supervisor;
-
 mod sys;
-
 mod worker;
+
+pub use cluster::{Cluster, Exit, run};
+/// The tables of orders, for help texts and for the test that holds the README against them.
+#[doc(hidden)]
+pub mod orders {
+    /// Each signal that the master takes over, and what it does.
+    pub fn signals() -> impl Iterator<Item = (&'static str, &'static str)> {
+        crate::master::signals::SIGNALS.iter().map(|row| (row.name, row.meaning))
+    }
+
+    /// Each path of the control API, and what it answers.
+    pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+        crate::api::routes::ROUTES.iter().map(|route| (route.path, route.meaning))
+    }
+}
 
 #[doc(hidden)]
 pub use config::settings;
-
 pub use config::{Api, Builder, Config, ListenAddress, Listener, Output, Ready};
-
 pub use error::{Error, Result};
-
+pub use handle::{Handle, Restart, RestartOutcome};
+#[doc(hidden)]
+pub use master::{check, own_process};
+pub use status::{
+    DroppedStatus, ExitRecord, ForkStatus, ListenerStatus, MasterStatus, RestartStatus, Status, WorkerStatus,
+};
 pub use worker::{Accept, InFlight, Incoming, Worker};

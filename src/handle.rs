@@ -1,0 +1,164 @@
+//! Orders to a cluster from any thread.
+
+use std::fmt;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use mio::Waker;
+
+use crate::error::{Error, Kind, Result};
+use crate::meter::Meter;
+use crate::status::Status;
+use crate::supervisor::{Order, Origin, Reply, Verdict};
+
+/// What other threads ask of the loop.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Order { order: Order, reply: Sender<Reply> },
+    Look { reply: Sender<Status> },
+}
+
+/// Gives orders to a cluster and looks at it, from any thread.
+///
+/// Orders given before [`Cluster::run`](crate::Cluster::run) wait for it; once the cluster has ended
+/// they return an error. None of them blocks.
+#[derive(Clone)]
+pub struct Handle {
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    first: Arc<First>,
+    meter: Arc<Mutex<Meter>>,
+}
+
+/// What there is to see before the loop runs.
+struct First {
+    status: Status,
+    running: OnceLock<()>,
+}
+
+/// How a rolling restart ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RestartOutcome {
+    /// Every slot has a ready worker of the new generation, and the old ones have been told to go.
+    Completed,
+    /// A replacement failed, or a shutdown came first. Workers that were not yet replaced stay.
+    Aborted {
+        /// Which worker failed and how, or `shutdown`.
+        reason: String,
+    },
+}
+
+/// A rolling restart that was asked for.
+#[derive(Debug)]
+pub struct Restart {
+    replies: Receiver<Reply>,
+}
+
+/// Whether an order was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    Accepted,
+    ShuttingDown,
+}
+
+/// How long the loop may take to say whether it takes an order: it never blocks, so this is only
+/// reached on a machine that stands still.
+const ANSWER: Duration = Duration::from_secs(5);
+
+impl Handle {
+    pub(crate) fn new(commands: Sender<Command>, waker: Arc<Waker>, first: Status) -> Self {
+        let first = Arc::new(First { status: first, running: OnceLock::new() });
+        Handle { commands, waker, first, meter: Arc::default() }
+    }
+
+    /// From now on the loop answers.
+    pub(crate) fn start(&self) {
+        // A cluster runs once; a second call would say the same.
+        let _ = self.first.running.set(());
+    }
+
+    /// Rolls the workers over to what the program's path leads to now.
+    ///
+    /// During a restart it is remembered once and runs after it.
+    pub fn restart(&self) -> Result<Restart> {
+        self.order(Order::Restart)
+    }
+
+    /// Lets the workers finish their work and ends the cluster, at the disconnect time-out by force.
+    pub fn shutdown(&self) -> Result<()> {
+        self.order(Order::Shutdown(Origin::Request)).map(drop)
+    }
+
+    /// Kills the workers and ends the cluster.
+    pub fn force_shutdown(&self) -> Result<()> {
+        self.order(Order::ForceShutdown).map(drop)
+    }
+
+    /// The cluster as it stands. `cpuPercent` is since the previous look, whoever looked.
+    pub fn status(&self) -> Result<Status> {
+        if self.first.running.get().is_none() {
+            return Ok(self.first.status.clone());
+        }
+        let (reply, answer) = channel();
+        self.send(Command::Look { reply })?;
+        let mut status = answer.recv().map_err(|_| Error::ended())?;
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).fill_in(&mut status);
+        Ok(status)
+    }
+
+    /// Gives an order and waits for the loop's word on it.
+    pub(crate) fn order_and_hear(&self, order: Order) -> Result<Taken> {
+        match self.order(order)?.replies.recv_timeout(ANSWER) {
+            Ok(Reply::Accepted | Reply::Ended(_)) => Ok(Taken::Accepted),
+            Ok(Reply::Refused) => Ok(Taken::ShuttingDown),
+            Err(RecvTimeoutError::Timeout) => Err(Error::new(Kind::TimedOut, "the master does not answer")),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::ended()),
+        }
+    }
+
+    fn order(&self, order: Order) -> Result<Restart> {
+        let (reply, replies) = channel();
+        self.send(Command::Order { order, reply })?;
+        Ok(Restart { replies })
+    }
+
+    fn send(&self, command: Command) -> Result<()> {
+        self.commands.send(command).map_err(|_| Error::ended())?;
+        self.waker.wake().map_err(|error| Error::start("waking the master", error))
+    }
+}
+
+impl Restart {
+    /// Waits for the restart's end, at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`is_timeout`](Error::is_timeout) when it takes longer (ask again), [`is_ended`](Error::is_ended)
+    /// when the cluster has ended or the outcome has been told already.
+    pub fn wait(&self, timeout: Duration) -> Result<RestartOutcome> {
+        let deadline = std::time::Instant::now().checked_add(timeout);
+        loop {
+            let left = deadline.map_or(timeout, |at| at.saturating_duration_since(std::time::Instant::now()));
+            match self.replies.recv_timeout(left) {
+                Ok(Reply::Accepted) => {}
+                Ok(Reply::Ended(Verdict::Completed)) => return Ok(RestartOutcome::Completed),
+                Ok(Reply::Ended(Verdict::Aborted { reason })) => {
+                    return Ok(RestartOutcome::Aborted { reason });
+                }
+                Ok(Reply::Refused) => return Ok(RestartOutcome::Aborted { reason: "shutdown".into() }),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(Error::new(Kind::TimedOut, "the restart is still running"));
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::ended()),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}

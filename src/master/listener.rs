@@ -1,0 +1,333 @@
+//! The listening sockets: bound here, owned by the master, shared with every worker.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::patience::patiently;
+use super::socketfile::{self, SocketFile};
+use crate::config::{ListenAddress, ListenerConfig};
+use crate::error::{Error, Kind, Result};
+use crate::supervisor::Generation;
+use crate::sys::inherit;
+
+/// The accept queue of listeners that workers ask for; those of the settings choose their own.
+const ON_DEMAND_BACKLOG: u32 = 1024;
+/// More than any service asks for: a worker that asks without end must not use up the master's descriptors.
+const MOST_ON_DEMAND: usize = 64;
+
+/// Ports below this need a privilege.
+const FIRST_FREE_PORT: u16 = 1024;
+
+/// All listeners of the cluster.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    configured: Vec<Listener>,
+    /// By the address that was asked for.
+    on_demand: BTreeMap<String, OnDemand>,
+    privilege: Privilege,
+}
+
+/// What workers may have bound for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Privilege {
+    /// They run as the master's own user, and could bind it themselves.
+    Same,
+    /// They run as somebody else: nothing that only the master may bind.
+    Less,
+    /// The master is shutting down: nothing more is bound.
+    Over,
+}
+
+#[derive(Debug)]
+struct Listener {
+    name: String,
+    /// With the port that the system chose where the settings say 0.
+    address: ListenAddress,
+    sockets: Sockets,
+    /// Removed from the file system when dropped.
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum Sockets {
+    /// One for all workers.
+    Shared(Arc<OwnedFd>),
+    /// One a slot (`reusePort`): a worker's successor inherits it with its queue.
+    PerSlot(Vec<Arc<OwnedFd>>),
+    /// The master is shutting down; its copies are closed.
+    Closed,
+}
+
+#[derive(Debug)]
+struct OnDemand {
+    listener: Listener,
+    asked_in: Generation,
+}
+
+impl Listeners {
+    /// Binds every listener of the settings, or adopts the one that systemd has handed over.
+    pub(super) fn bind(configs: &[ListenerConfig], slots: usize, privilege: Privilege) -> Result<Self> {
+        let mut handed = Handed::take()?;
+        let bind = |config| match handed.adopt(config) {
+            Some(listener) => Ok(listener),
+            None => patiently(|| Listener::bind(config, slots)).map_err(|error| {
+                Error::start(format_args!("listener {} at {}", config.name, config.address), error)
+            }),
+        };
+        let configured = configs.iter().map(bind).collect::<Result<_>>()?;
+        handed.warn_of_the_rest();
+        Ok(Listeners { configured, on_demand: BTreeMap::new(), privilege })
+    }
+
+    /// What the worker of a slot gets, in the order of the settings.
+    pub(super) fn for_slot<'a>(&'a self, slot: usize) -> impl Iterator<Item = (&'a str, BorrowedFd<'a>)> {
+        let of = move |listener: &'a Listener| Some((listener.name.as_str(), listener.socket(slot)?.as_fd()));
+        self.configured.iter().filter_map(of)
+    }
+
+    /// Names and addresses for the status.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&str, &ListenAddress)> {
+        let on_demand = self.on_demand.values().map(|entry| &entry.listener);
+        self.configured.iter().chain(on_demand).map(|listener| (listener.name.as_str(), &listener.address))
+    }
+
+    /// A worker of `generation` in `slot` asks for a listener at an address. Costs no descriptor beside the
+    /// listener's own, however many answers wait for workers that do not read them.
+    pub(super) fn on_demand(
+        &mut self,
+        text: &str,
+        slot: usize,
+        generation: Generation,
+    ) -> Result<Arc<OwnedFd>> {
+        let address: ListenAddress = text.parse()?;
+        if let Some(listener) = self.configured.iter().find(|listener| listener.address == address) {
+            return listener.share_with(slot);
+        }
+        let name = address.to_string();
+        if let Some(entry) = self.on_demand.get_mut(&name) {
+            entry.asked_in = entry.asked_in.max(generation);
+            return entry.listener.share_with(slot);
+        }
+        self.permit(&address)?;
+        let config = ListenerConfig {
+            name: name.clone(),
+            address,
+            backlog: ON_DEMAND_BACKLOG,
+            reuse_port: false,
+            mode: None,
+        };
+        let listener = Listener::bind(&config, 1)
+            .map_err(|error| Error::start(format_args!("listener at {}", config.address), error))?;
+        let shared = listener.share_with(slot)?;
+        self.on_demand.insert(name, OnDemand { listener, asked_in: generation });
+        Ok(shared)
+    }
+
+    fn permit(&self, address: &ListenAddress) -> Result<()> {
+        let privileged = match address {
+            ListenAddress::Tcp(address) | ListenAddress::Udp(address) => {
+                address.port() != 0 && address.port() < FIRST_FREE_PORT
+            }
+            ListenAddress::Unix(_) => true,
+        };
+        if self.on_demand.len() >= MOST_ON_DEMAND {
+            let reason =
+                format!("{address}: {MOST_ON_DEMAND} listeners beside those of the settings are the most");
+            return Err(Error::new(Kind::Start, reason));
+        }
+        match self.privilege {
+            Privilege::Over => Err(shutting_down()),
+            Privilege::Less if privileged => Err(Error::new(
+                Kind::Start,
+                format!(
+                    "{address}: not in the settings, and the workers run as another user than the master"
+                ),
+            )),
+            Privilege::Less | Privilege::Same => Ok(()),
+        }
+    }
+
+    /// Drops what no worker of this or a later generation has asked for.
+    pub(super) fn release(&mut self, unused_since: Generation) {
+        self.on_demand.retain(|_, entry| entry.asked_in >= unused_since);
+    }
+
+    /// Closes the master's copies: once the workers have closed theirs, newcomers are refused.
+    pub(super) fn close(&mut self) {
+        self.privilege = Privilege::Over;
+        for listener in self.configured.iter_mut().chain(self.on_demand.values_mut().map(|e| &mut e.listener))
+        {
+            listener.sockets = Sockets::Closed;
+        }
+    }
+}
+
+impl Listener {
+    fn bind(config: &ListenerConfig, slots: usize) -> io::Result<Self> {
+        let name = config.name.clone();
+        let (sockets, address, file) = match &config.address {
+            ListenAddress::Unix(path) => {
+                let (socket, file) = socketfile::bind(path, config.mode, config.backlog)?;
+                (Sockets::shared(socket), config.address.clone(), Some(file))
+            }
+            ListenAddress::Tcp(_) | ListenAddress::Udp(_) if config.reuse_port => {
+                let sockets = bind_per_slot(config, slots)?;
+                let address = sockets.first().map(|socket| bound_address(&config.address, socket));
+                let address = address.unwrap_or_else(|| config.address.clone());
+                (Sockets::per_slot(sockets), address, None)
+            }
+            ListenAddress::Tcp(at) | ListenAddress::Udp(at) => {
+                let socket = bind_ip(&config.address, *at, config.backlog, Sharing::Alone)?;
+                let address = bound_address(&config.address, &socket);
+                (Sockets::shared(socket), address, None)
+            }
+        };
+        Ok(Listener { name, address, sockets, _file: file })
+    }
+
+    fn socket(&self, slot: usize) -> Option<&Arc<OwnedFd>> {
+        match &self.sockets {
+            Sockets::Shared(socket) => Some(socket),
+            Sockets::PerSlot(sockets) => sockets.get(slot),
+            Sockets::Closed => None,
+        }
+    }
+
+    fn share_with(&self, slot: usize) -> Result<Arc<OwnedFd>> {
+        self.socket(slot).cloned().ok_or_else(shutting_down)
+    }
+}
+
+impl Sockets {
+    fn shared(socket: Socket) -> Self {
+        Sockets::Shared(Arc::new(socket.into()))
+    }
+
+    fn per_slot(sockets: Vec<Socket>) -> Self {
+        Sockets::PerSlot(sockets.into_iter().map(|socket| Arc::new(socket.into())).collect())
+    }
+}
+
+fn shutting_down() -> Error {
+    Error::new(Kind::Ended, "the cluster is shutting down")
+}
+
+/// Whether other sockets may be bound to the same address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    ReusePort,
+}
+
+fn bind_ip(kind: &ListenAddress, at: SocketAddr, backlog: u32, sharing: Sharing) -> io::Result<Socket> {
+    let is_udp = matches!(kind, ListenAddress::Udp(_));
+    let (style, protocol) = if is_udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
+    let socket = Socket::new(Domain::for_address(at), style, Some(protocol))?;
+    if !is_udp {
+        socket.set_reuse_address(true)?; // a restarted master must not wait for old connections to time out
+    }
+    if sharing == Sharing::ReusePort {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&at.into())?;
+    if !is_udp {
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    }
+    Ok(socket)
+}
+
+/// One socket a slot, all on the port of the first.
+fn bind_per_slot(config: &ListenerConfig, slots: usize) -> io::Result<Vec<Socket>> {
+    let (ListenAddress::Tcp(mut at) | ListenAddress::Udp(mut at)) = config.address.clone() else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    // SO_REUSEPORT would let us in beside a stranger of the same user; bound alone, the kernel tells.
+    drop(bind_ip(&config.address, at, config.backlog, Sharing::Alone)?);
+    let mut sockets = Vec::with_capacity(slots);
+    for _ in 0..slots {
+        let socket = bind_ip(&config.address, at, config.backlog, Sharing::ReusePort)?;
+        at.set_port(socket.local_addr()?.as_socket().map_or(at.port(), |bound| bound.port()));
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+fn bound_address(wanted: &ListenAddress, socket: &Socket) -> ListenAddress {
+    let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
+    match (wanted, bound) {
+        (ListenAddress::Tcp(_), Some(bound)) => ListenAddress::Tcp(bound),
+        (ListenAddress::Udp(_), Some(bound)) => ListenAddress::Udp(bound),
+        (ListenAddress::Tcp(_) | ListenAddress::Udp(_) | ListenAddress::Unix(_), _) => wanted.clone(),
+    }
+}
+
+/// Sockets that were handed to the master itself (`LISTEN_FDS`).
+struct Handed(Vec<(String, Socket)>);
+
+/// The descriptors are the first cluster's of the process: later their numbers are somebody else's.
+static HANDED_TAKEN: AtomicBool = AtomicBool::new(false);
+
+impl Handed {
+    fn take() -> Result<Self> {
+        if HANDED_TAKEN.swap(true, Ordering::SeqCst) {
+            return Ok(Handed(Vec::new()));
+        }
+        let of = |key| std::env::var(key).ok();
+        let for_us = of("LISTEN_PID").is_some_and(|pid| pid == std::process::id().to_string());
+        let count =
+            of("LISTEN_FDS").and_then(|count| count.parse::<usize>().ok()).filter(|_| for_us).unwrap_or(0);
+        let names = of("LISTEN_FDNAMES").unwrap_or_default();
+        let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
+        let sockets = inherit::listeners(count).map_err(|error| {
+            Error::start(
+                format_args!("LISTEN_FDS={count}, but not all of the descriptors were passed"),
+                error,
+            )
+        })?;
+        Ok(Handed(names.zip(sockets.into_iter().map(Socket::from)).collect()))
+    }
+
+    /// The one of the listener's name, or at its address.
+    fn adopt(&mut self, config: &ListenerConfig) -> Option<Listener> {
+        let fits = |socket: &Socket| kind_of(socket).is_some_and(|kind| same_kind(&kind, &config.address));
+        let by_name = self.0.iter().position(|(name, socket)| *name == config.name && fits(socket));
+        let by_address =
+            || self.0.iter().position(|(_, socket)| kind_of(socket).as_ref() == Some(&config.address));
+        let (_, socket) = self.0.remove(by_name.or_else(by_address)?);
+        let address = kind_of(&socket)?;
+        if let Err(error) = SockRef::from(&socket).set_nonblocking(false) {
+            log::warn!("listener {}: {error}", config.name);
+        }
+        Some(Listener { name: config.name.clone(), address, sockets: Sockets::shared(socket), _file: None })
+    }
+
+    fn warn_of_the_rest(self) {
+        for (name, socket) in self.0 {
+            let address =
+                kind_of(&socket).map_or_else(|| "an unknown address".into(), |kind| kind.to_string());
+            log::warn!(
+                "socket {name:?} at {address} was handed over (LISTEN_FDS) but no listener of the settings has its name or address; closing it"
+            );
+        }
+    }
+}
+
+fn kind_of(socket: &Socket) -> Option<ListenAddress> {
+    let address = socket.local_addr().ok()?;
+    match (address.as_socket(), address.as_pathname(), socket.r#type().ok()?) {
+        (Some(at), _, Type::STREAM) => Some(ListenAddress::Tcp(at)),
+        (Some(at), _, Type::DGRAM) => Some(ListenAddress::Udp(at)),
+        (None, Some(path), Type::STREAM) => Some(ListenAddress::Unix(path.to_owned())),
+        (_, _, _) => None,
+    }
+}
+
+fn same_kind(a: &ListenAddress, b: &ListenAddress) -> bool {
+    std::mem::discriminant(a) == std::mem::discriminant(b)
+}

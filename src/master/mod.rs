@@ -1,0 +1,198 @@
+//! The driver: all input and output of the master, and no decisions.
+//!
+//! One thread owns everything. Each turn of the loop drains every source that is ready into a queue
+//! of events, hands them to the core one at a time, and performs the actions that come back.
+
+mod channel;
+mod listener;
+mod notify;
+pub(crate) mod patience;
+mod perform;
+mod pidfile;
+mod process;
+pub(crate) mod signals;
+pub(crate) mod socketfile;
+mod spawn;
+mod start;
+mod token;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll};
+
+pub(crate) use start::Foundation;
+pub use start::{check, own_process};
+
+use crate::config::{Config, ListenAddress};
+use crate::error::{Error, Result};
+use crate::handle::Command;
+use crate::status::{ListenerStatus, Status};
+use crate::supervisor::{Ending, Event, Moment, Reply, Supervisor, Ticket, WorkerId};
+use crate::sys::spawn::Spawner;
+
+use listener::Listeners;
+use process::Process;
+use signals::{Response, Signals};
+use spawn::Launcher;
+use token::Source;
+
+/// What is read from a worker at a time.
+const BUFFER: usize = 64 * 1024;
+
+/// The running master.
+pub(crate) struct Master {
+    config: Config,
+    started: Instant,
+    supervisor: Supervisor,
+    poll: Poll,
+    signals: Arc<Signals>,
+    commands: Receiver<Command>,
+    launcher: Launcher,
+    spawner: Spawner,
+    listeners: Listeners,
+    processes: BTreeMap<WorkerId, Process>,
+    waiting: BTreeMap<Ticket, Sender<Reply>>,
+    next_ticket: u64,
+    role: Role,
+    /// How performing an action went: told before anything else.
+    outcomes: VecDeque<Event>,
+    /// Facts from outside that the core has not heard yet.
+    events: VecDeque<Event>,
+    /// Sources that had more than one turn's worth: edge-triggered events will not come again for them.
+    unfinished: Vec<Source>,
+    dropped_messages: u64,
+    buffer: Vec<u8>,
+    /// Where the API listens, for the line that says so.
+    api_address: Option<ListenAddress>,
+}
+
+/// What this process is, beside being a master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The cluster is a guest in somebody's program: strangers' children are none of its business.
+    Guest,
+    /// The process is nothing but the master and the first of its container: it inherits orphans and reaps them.
+    Init,
+}
+
+impl Master {
+    /// Runs until every worker is gone.
+    pub(crate) fn run(mut self) -> Result<Ending> {
+        let before = self.signals.unblock();
+        let ending = self.turn_until_the_end();
+        before.apply();
+        ending.map_err(|error| Error::start("the event loop", error))
+    }
+
+    fn turn_until_the_end(&mut self) -> io::Result<Ending> {
+        let mut ready = Events::with_capacity(256);
+        self.events.push_back(Event::Started);
+        loop {
+            if let Some(ending) = self.decide() {
+                return Ok(ending);
+            }
+            self.wait(&mut ready)?;
+            self.gather(&ready);
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Moment(self.started.elapsed())
+    }
+
+    /// Tells the core all that has happened, and does what it says.
+    fn decide(&mut self) -> Option<Ending> {
+        loop {
+            let now = self.now();
+            let due = self.supervisor.next_deadline().is_some_and(|due| due <= now);
+            let told = self.outcomes.pop_front().or_else(|| self.events.pop_front());
+            let event = told.or(due.then_some(Event::TimePassed))?;
+            for action in self.supervisor.handle(now, event) {
+                if let Some(ending) = self.perform(action) {
+                    return Some(ending);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until something happens or the next deadline.
+    fn wait(&mut self, ready: &mut Events) -> io::Result<()> {
+        let deadline = self.supervisor.next_deadline().map(|due| due - self.now());
+        let timeout = if self.unfinished.is_empty() { deadline } else { Some(Duration::ZERO) };
+        match self.poll.poll(ready, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                ready.clear();
+                Ok(())
+            }
+            polled => polled,
+        }
+    }
+
+    /// Drains every ready source into the queue of events.
+    fn gather(&mut self, ready: &Events) {
+        let again = std::mem::take(&mut self.unfinished);
+        let sources = ready.iter().filter_map(|event| Source::from_token(event.token()));
+        for source in again.into_iter().chain(sources) {
+            match source {
+                Source::Signals => self.take_signals(),
+                Source::Commands => self.take_commands(),
+                Source::Exit(worker) => self.look_for_exit(worker),
+                Source::Channel(worker) => self.read_channel(worker),
+                Source::Notify(worker) => self.read_notify(worker),
+            }
+        }
+    }
+
+    fn take_signals(&mut self) {
+        for (name, response) in self.signals.drain() {
+            match response {
+                Response::Order(order) => {
+                    log::info!("{name} received");
+                    self.events.push_back(Event::Ordered { order, ticket: None });
+                }
+                Response::LookForExits => self.look_for_exits(),
+                Response::NotYet(what) => log::warn!("{name}: {what} is not available yet; ignored"),
+                Response::Ignore => log::debug!("{name}: ignored"),
+            }
+        }
+    }
+
+    fn take_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Order { order, reply } => {
+                    let ticket = Ticket(self.next_ticket);
+                    self.next_ticket += 1;
+                    self.waiting.insert(ticket, reply);
+                    self.events.push_back(Event::Ordered { order, ticket: Some(ticket) });
+                }
+                Command::Look { reply } => {
+                    // Whoever asked may have gone; the answer is then nobody's.
+                    drop(reply.send(self.status()));
+                }
+            }
+        }
+    }
+
+    /// The status as the loop knows it; memory and processor time are read by the thread that asked.
+    fn status(&self) -> Status {
+        let mut status = Status::of(self.supervisor.status(self.now()), self.listener_rows());
+        for row in &mut status.workers {
+            if let Some(process) = self.processes.get(&WorkerId(row.id)) {
+                row.pid = Some(process.child.pid);
+                row.messages_in = process.messages_in;
+                row.messages_out = process.messages_out;
+            }
+        }
+        status.dropped.messages = self.dropped_messages;
+        status
+    }
+
+    fn listener_rows(&self) -> Vec<ListenerStatus> {
+        self.listeners.addresses().map(|(name, address)| ListenerStatus::new(name, address)).collect()
+    }
+}

@@ -1,0 +1,142 @@
+//! Actions of the core, performed.
+
+use super::Master;
+use super::channel::Channel;
+use super::notify::NotifySocket;
+use super::process::Process;
+use super::spawn::{Newcomer, passing};
+use crate::config::ListenAddress;
+use crate::message::ToWorker;
+use crate::supervisor::{
+    Action, Ending, Event, Generation, Notice, Notification, Reply, Severity, SpawnFailure, Ticket, WorkerId,
+};
+
+impl Master {
+    /// Does one thing; the last of all says how the cluster ended.
+    pub(super) fn perform(&mut self, action: Action) -> Option<Ending> {
+        match action {
+            Action::Spawn { worker, slot, generation } => self.spawn(worker, slot, generation),
+            Action::Disconnect { worker, by } => self.disconnect(worker, by),
+            Action::Kill { worker } => self.kill(worker),
+            Action::CloseListeners => self.listeners.close(),
+            Action::ReleaseListeners { unused_since } => self.listeners.release(unused_since),
+            Action::Reply { ticket, reply } => self.reply(ticket, &reply),
+            Action::Report(notice) => self.report(&notice),
+            Action::Finish(ending) => return Some(ending),
+        }
+        None
+    }
+
+    fn spawn(&mut self, worker: WorkerId, slot: usize, generation: Generation) {
+        let outcome = match self.try_spawn(worker, slot, generation) {
+            Ok(()) => Event::Spawned { worker },
+            Err(failure) => Event::SpawnFailed { worker, failure },
+        };
+        self.outcomes.push_back(outcome);
+    }
+
+    fn try_spawn(
+        &mut self,
+        worker: WorkerId,
+        slot: usize,
+        generation: Generation,
+    ) -> Result<(), SpawnFailure> {
+        let (channel, theirs) = Channel::pair().map_err(|error| passing("channel", &error))?;
+        let notify = NotifySocket::bind(worker).map_err(|error| passing("notify socket", &error))?;
+        let newcomer = Newcomer {
+            worker,
+            slot,
+            generation,
+            notify: notify.address(),
+            listeners: self.listeners.for_slot(slot).collect(),
+            channel: std::os::fd::AsFd::as_fd(&theirs),
+        };
+        let child = self.launcher.spawn(&mut self.spawner, &newcomer)?;
+        let process = Process { child, channel, notify, slot, generation, messages_in: 0, messages_out: 0 };
+        log::debug!(
+            "worker {worker} (slot {slot}, generation {generation}) started as pid {}",
+            process.child.pid
+        );
+        let watched = process.sources(worker).try_for_each(|(source, fd)| self.watch(source, fd));
+        if let Err(error) = watched {
+            process.child.end_now();
+            return Err(passing("event loop", &error));
+        }
+        self.processes.insert(worker, process);
+        Ok(())
+    }
+
+    fn disconnect(&mut self, worker: WorkerId, by: Notification) {
+        self.send(worker, &ToWorker::Disconnect, None);
+        let Some(process) = self.processes.get(&worker) else { return };
+        let signals: &[i32] = match by {
+            Notification::Channel => &[libc::SIGCONT],
+            Notification::ChannelAndSignal => &[self.config.stop_signal, libc::SIGCONT],
+        };
+        for signal in signals {
+            warn_unless_gone(worker, process.child.signal(*signal));
+        }
+    }
+
+    fn kill(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get(&worker) else { return };
+        warn_unless_gone(worker, process.child.signal_group(libc::SIGKILL));
+        // It may have left its group, or the group may be gone with it a zombie.
+        warn_unless_gone(worker, process.child.signal(libc::SIGKILL));
+    }
+
+    fn reply(&mut self, ticket: Ticket, reply: &Reply) {
+        if let Some(waiting) = self.waiting.remove(&ticket) {
+            let listening = waiting.send(reply.clone()).is_ok();
+            if listening && *reply == Reply::Accepted {
+                self.waiting.insert(ticket, waiting);
+            }
+        }
+    }
+
+    fn report(&self, notice: &Notice) {
+        let level = match notice.severity() {
+            Severity::Error => log::Level::Error,
+            Severity::Warning => log::Level::Warn,
+            Severity::Info => log::Level::Info,
+            Severity::Debug => log::Level::Debug,
+        };
+        log::log!(target: "proteus_cluster", level, "{notice}{}", self.what_next(notice));
+    }
+
+    /// Where the cluster listens, and what to type next.
+    fn what_next(&self, notice: &Notice) -> String {
+        if !matches!(notice, Notice::AllReady { .. }) {
+            return String::new();
+        }
+        let pid = std::process::id();
+        let mut parts: Vec<String> =
+            self.listeners.addresses().map(|(name, address)| format!("; {name} on {address}")).collect();
+        match &self.api_address {
+            Some(api) => {
+                let header = self.config.api.as_ref().filter(|config| config.token.is_some());
+                let header = header.map_or("", |_| " -H 'Authorization: Bearer TOKEN'");
+                parts.push(format!("; API on {api}; try: {}, kill -USR2 {pid}", api_commands(api, header)));
+            }
+            None => parts.push(format!("; to restart: kill -USR2 {pid}; to stop: kill -INT {pid}")),
+        }
+        parts.concat()
+    }
+}
+
+fn api_commands(api: &ListenAddress, header: &str) -> String {
+    let curl = match api {
+        ListenAddress::Unix(path) => format!("curl{header} --unix-socket {} localhost", path.display()),
+        ListenAddress::Tcp(_) | ListenAddress::Udp(_) => format!("curl{header} {api}"),
+    };
+    format!("{curl}/status, {curl}/restart, {curl}/shutdown")
+}
+
+fn warn_unless_gone(worker: WorkerId, sent: std::io::Result<()>) {
+    match sent {
+        Ok(()) => {}
+        // It has exited; the reap is on its way.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+        Err(error) => log::warn!("worker {worker}: signal: {error}"),
+    }
+}

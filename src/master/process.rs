@@ -1,0 +1,176 @@
+//! A worker's process: what it says, and its end.
+
+use mio::Interest;
+use mio::unix::SourceFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::Master;
+use super::channel::{Channel, Reading, Rest};
+use super::notify::{NotifySocket, Speaker, Turn};
+use super::token::Source;
+use crate::error::Cause;
+use crate::message::{FromWorker, ToWorker};
+use crate::supervisor::{Event, Generation, WorkerId};
+use crate::sys::process::{Child, Life, reap_stranger};
+
+/// A worker that has been spawned and not yet reaped.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) child: Child,
+    pub(super) channel: Channel,
+    pub(super) notify: NotifySocket,
+    pub(super) slot: usize,
+    pub(super) generation: Generation,
+    pub(super) messages_in: u64,
+    pub(super) messages_out: u64,
+}
+
+/// Turns of reading after a worker's end: its last words fit into one socket buffer, and a
+/// grandchild that goes on writing must not hold us.
+const LAST_TURNS: usize = 4;
+
+impl Process {
+    /// The descriptors that the loop watches for this worker.
+    pub(super) fn sources(&self, worker: WorkerId) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
+        let exit = self.child.pidfd.as_ref().map(|pidfd| (Source::Exit(worker), pidfd.as_fd()));
+        let channel = (Source::Channel(worker), self.channel.as_fd());
+        let notify = (Source::Notify(worker), self.notify.as_fd());
+        [channel, notify].into_iter().chain(exit)
+    }
+}
+
+impl Master {
+    pub(super) fn watch(&self, source: Source, fd: BorrowedFd<'_>) -> std::io::Result<()> {
+        let interest = match source {
+            Source::Channel(_) => Interest::READABLE | Interest::WRITABLE,
+            Source::Signals | Source::Commands | Source::Exit(_) | Source::Notify(_) => Interest::READABLE,
+        };
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), source.token(), interest)
+    }
+
+    pub(super) fn read_channel(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get_mut(&worker) else { return };
+        process.channel.flush();
+        let reading = process.channel.read(&mut self.buffer);
+        if reading.rest == Rest::More {
+            self.unfinished.push(Source::Channel(worker));
+        }
+        self.take_lines(worker, reading);
+    }
+
+    fn take_lines(&mut self, worker: WorkerId, reading: Reading) {
+        if let Some(first) = reading.refused.first() {
+            let count = reading.refused.len();
+            self.dropped_messages += count as u64;
+            // One line for them all: a worker that floods its channel must not flood the log as well.
+            log::warn!("worker {worker}: lines on its channel dropped: {count}; the first: {first}");
+        }
+        for line in reading.lines {
+            match line {
+                FromWorker::Hello => self.events.push_back(Event::SaidHello { worker }),
+                FromWorker::Ready => self.events.push_back(Event::SaidReady { worker }),
+                FromWorker::Failed { reason } => self.events.push_back(Event::SaidFailed { worker, reason }),
+                FromWorker::Listen { address } => self.answer_listen(worker, address),
+                FromWorker::User(_) => self.count_message(worker),
+                FromWorker::Alive | FromWorker::Log(_) | FromWorker::RestartMe | FromWorker::Reserved(_) => {
+                    log::debug!("worker {worker}: a reserved line that this version has no use for");
+                }
+            }
+        }
+    }
+
+    fn count_message(&mut self, worker: WorkerId) {
+        if let Some(process) = self.processes.get_mut(&worker) {
+            process.messages_in += 1;
+        }
+    }
+
+    fn answer_listen(&mut self, worker: WorkerId, address: String) {
+        let Some(process) = self.processes.get(&worker) else { return };
+        let bound = self.listeners.on_demand(&address, process.slot, process.generation);
+        let (outcome, fd) = match bound {
+            Ok(fd) => (Ok(()), Some(fd)),
+            Err(error) => {
+                log::warn!("worker {worker} asked to listen: {error}");
+                (Err(error.to_string()), None)
+            }
+        };
+        self.send(worker, &ToWorker::Listening { address, outcome }, fd);
+    }
+
+    pub(super) fn send(&mut self, worker: WorkerId, line: &ToWorker, fd: Option<Arc<OwnedFd>>) {
+        let Some(process) = self.processes.get_mut(&worker) else { return };
+        if let Err(cause) = process.channel.send(line, fd) {
+            self.dropped_messages += 1;
+            log::warn!("worker {worker}: a line to it was dropped: {cause}");
+        }
+    }
+
+    pub(super) fn read_notify(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get(&worker) else { return };
+        let speaker = Speaker { pid: process.child.pid, uid: self.launcher.worker_uid() };
+        let events = &mut self.events;
+        if process.notify.read(speaker, || events.push_back(Event::SaidReady { worker })) == Turn::More {
+            self.unfinished.push(Source::Notify(worker));
+        }
+    }
+
+    /// Without pidfds, SIGCHLD only says that somebody's child may have exited.
+    pub(super) fn look_for_exits(&mut self) {
+        let workers: Vec<WorkerId> = self.processes.keys().copied().collect();
+        for worker in workers {
+            self.look_for_exit(worker);
+        }
+        self.reap_orphans();
+    }
+
+    /// Takes in a worker's end: its last words first, then what is left of its group, then the reap.
+    pub(super) fn look_for_exit(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get(&worker) else { return };
+        match process.child.look() {
+            Life::Running => return,
+            // A zombie leads its group still, so the number cannot be a stranger's.
+            Life::Exited => drop(process.child.signal_group(libc::SIGKILL)),
+            Life::Gone => log::warn!("worker {worker}: somebody else has reaped it; its status is lost"),
+        }
+        self.hear_last_words(worker);
+        let Some(process) = self.processes.remove(&worker) else { return };
+        for (_, fd) in process.sources(worker) {
+            if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd())) {
+                log::warn!("worker {worker}: {}", Cause(&error));
+            }
+        }
+        self.unfinished.retain(|source| !source.is_of(worker));
+        if let Some(status) = process.child.reap() {
+            self.events.push_back(Event::Exited { worker, status });
+        }
+        self.reap_orphans();
+    }
+
+    fn hear_last_words(&mut self, worker: WorkerId) {
+        self.read_notify(worker);
+        for _ in 0..LAST_TURNS {
+            let Some(process) = self.processes.get_mut(&worker) else { return };
+            let reading = process.channel.read(&mut self.buffer);
+            let rest = reading.rest;
+            self.take_lines(worker, reading);
+            if rest != Rest::More {
+                return;
+            }
+        }
+    }
+
+    /// The first process of a container is every orphan's parent.
+    fn reap_orphans(&mut self) {
+        match self.role {
+            super::Role::Guest => {}
+            super::Role::Init => {
+                let own = |pid| self.processes.values().any(|process| process.child.pid == pid);
+                while let Some(pid) = reap_stranger(own) {
+                    log::debug!("reaped orphan {pid}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Everything a master takes hold of before the first worker: what cannot be had is a start-up error,
+//! and what was taken is given back.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use mio::{Poll, Waker};
+
+use super::listener::{Listeners, Privilege};
+use super::pidfile::PidFile;
+use super::signals::{ExitSource, Signals};
+use super::spawn::Launcher;
+use super::token::Source;
+use super::{BUFFER, Master, Role};
+use crate::api;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::handle::{Command, Handle};
+use crate::status::{ListenerStatus, Status};
+use crate::supervisor::{Ending, Moment, Policy, Supervisor};
+use crate::sys::process::has_pidfd;
+use crate::sys::spawn::Spawner;
+
+/// Signals that were taken before there was a cluster, because the process is nothing but a master.
+/// They stay here for good: given back, one that comes while the process exits would still kill it.
+static EARLY: Mutex<Option<Arc<Signals>>> = Mutex::new(None);
+
+/// Takes the orders' signals over at once, so that none that comes before the cluster kills it.
+pub fn own_process() {
+    match Signals::take(true, exit_source(own_role())) {
+        Ok(signals) => *EARLY.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(signals)),
+        // `Cluster::new` takes them itself then, and says what is wrong.
+        Err(error) => log::debug!("signals: {error}"),
+    }
+}
+
+/// Looks for everything that a worker is started with (program, user, group, directory), and starts nothing.
+pub fn check(config: &Config) -> Result<()> {
+    Launcher::new(config).map(drop)
+}
+
+fn own_role() -> Role {
+    if std::process::id() == 1 { Role::Init } else { Role::Guest }
+}
+
+fn exit_source(role: Role) -> ExitSource {
+    match role {
+        Role::Guest if has_pidfd() => ExitSource::Pidfds,
+        // Orphans have no pidfd.
+        Role::Guest | Role::Init => ExitSource::Sigchld,
+    }
+}
+
+/// A master that holds all it needs and has not started.
+pub(crate) struct Foundation {
+    config: Config,
+    role: Role,
+    supervisor: Supervisor,
+    commands: Receiver<Command>,
+    handle: Handle,
+    poll: Poll,
+    api: Option<api::Bound>,
+    listeners: Listeners,
+    launcher: Launcher,
+    pid_file: Option<PidFile>,
+    signals: Arc<Signals>,
+}
+
+impl Foundation {
+    pub(crate) fn lay(config: Config) -> Result<Self> {
+        let early = EARLY.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let role = if early.is_some() { own_role() } else { Role::Guest };
+        let signals = match early.filter(|_| config.handle_signals) {
+            Some(signals) => signals,
+            None => Signals::take(config.handle_signals, exit_source(role))
+                .map(Arc::new)
+                .map_err(|error| Error::start("signals", error))?,
+        };
+        let launcher = Launcher::new(&config)?;
+        let pid_file = config.pid_file.as_deref().map(PidFile::take).transpose()?;
+        let privilege = if launcher.changes_user() { Privilege::Less } else { Privilege::Same };
+        let listeners = Listeners::bind(&config.listeners, config.workers, privilege)?;
+        let api = config.api.as_ref().map(api::Bound::bind).transpose()?;
+        let poll = Poll::new().map_err(|error| Error::start("the event loop", error))?;
+        let waker = Waker::new(poll.registry(), Source::Commands.token())
+            .map_err(|error| Error::start("the event loop", error))?;
+        let supervisor = Supervisor::new(policy(&config));
+        let rows = listeners.addresses().map(|(name, address)| ListenerStatus::new(name, address)).collect();
+        let first = Status::of(supervisor.status(Moment::default()), rows);
+        let (sender, commands) = channel();
+        let handle = Handle::new(sender, Arc::new(waker), first);
+        Ok(Foundation {
+            config,
+            role,
+            supervisor,
+            commands,
+            handle,
+            poll,
+            api,
+            listeners,
+            launcher,
+            pid_file,
+            signals,
+        })
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Starts the workers and runs until they are gone; then everything is given back.
+    pub(crate) fn run(self) -> Result<Ending> {
+        let with_pidfd = exit_source(self.role) == ExitSource::Pidfds;
+        let spawner = Spawner::new(with_pidfd).map_err(|error| Error::start("spawning", error))?;
+        self.handle.start();
+        let api_address = self.api.as_ref().map(api::Bound::address);
+        let serving = self.api.map(|api| api.serve(self.handle)).transpose()?;
+        let master = Master {
+            config: self.config,
+            started: Instant::now(),
+            supervisor: self.supervisor,
+            poll: self.poll,
+            signals: self.signals,
+            commands: self.commands,
+            launcher: self.launcher,
+            spawner,
+            listeners: self.listeners,
+            processes: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            next_ticket: 1,
+            role: self.role,
+            outcomes: VecDeque::new(),
+            events: VecDeque::new(),
+            unfinished: Vec::new(),
+            dropped_messages: 0,
+            buffer: vec![0; BUFFER],
+            api_address,
+        };
+        master
+            .watch(Source::Signals, master.signals.pipe().as_fd())
+            .map_err(|error| Error::start("signals", error))?;
+        let ending = master.run();
+        drop(serving);
+        drop(self.pid_file);
+        ending
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        workers: config.workers,
+        max_fork_count: config.max_fork_count,
+        stable_after: config.stable_after,
+        min_ready: config.min_ready,
+        ready: config.ready,
+        ready_timeout: config.ready_timeout,
+        min_uptime: config.min_uptime,
+        backoff_initial: config.backoff.initial,
+        backoff_max: config.backoff.max,
+        surge: config.surge,
+        canary: config.canary,
+        disconnect_timeout: config.disconnect_timeout,
+    }
+}

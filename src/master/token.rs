@@ -1,0 +1,78 @@
+//! What a readiness event is about. A token holds a worker id, which is never reused, so that an
+//! event that outlives its worker finds nobody.
+
+use mio::Token;
+
+use crate::supervisor::WorkerId;
+
+/// A source of events in the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A signal has come.
+    Signals,
+    /// Another thread has put a command into the channel.
+    Commands,
+    /// The worker's process has ended.
+    Exit(WorkerId),
+    /// The worker's channel can be read or written.
+    Channel(WorkerId),
+    /// The worker's `NOTIFY_SOCKET` has a message.
+    Notify(WorkerId),
+}
+
+/// Sources of a worker; ids count from 1, so the first tokens are free for the others.
+const KINDS: usize = 4;
+
+impl Source {
+    pub(super) fn token(self) -> Token {
+        let of =
+            |worker: WorkerId, kind| usize::try_from(worker.0).unwrap_or(usize::MAX / KINDS) * KINDS + kind;
+        Token(match self {
+            Source::Signals => 0,
+            Source::Commands => 1,
+            Source::Exit(worker) => of(worker, 0),
+            Source::Channel(worker) => of(worker, 1),
+            Source::Notify(worker) => of(worker, 2),
+        })
+    }
+
+    /// Whether this is one of the worker's sources.
+    pub(super) fn is_of(self, worker: WorkerId) -> bool {
+        match self {
+            Source::Signals | Source::Commands => false,
+            Source::Exit(of) | Source::Channel(of) | Source::Notify(of) => of == worker,
+        }
+    }
+
+    pub(super) fn from_token(Token(number): Token) -> Option<Self> {
+        let worker = WorkerId((number / KINDS) as u64);
+        match (number / KINDS, number % KINDS) {
+            (0, 0) => Some(Source::Signals),
+            (0, 1) => Some(Source::Commands),
+            (0, _) => None,
+            (_, 0) => Some(Source::Exit(worker)),
+            (_, 1) => Some(Source::Channel(worker)),
+            (_, 2) => Some(Source::Notify(worker)),
+            (_, _) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_name_their_source_and_no_other() {
+        let sources = [Source::Signals, Source::Commands].into_iter().chain((1..5).flat_map(|id| {
+            let worker = WorkerId(id);
+            [Source::Exit(worker), Source::Channel(worker), Source::Notify(worker)]
+        }));
+        let mut seen = Vec::new();
+        for source in sources {
+            assert_eq!(Source::from_token(source.token()), Some(source));
+            assert!(!seen.contains(&source.token()), "{source:?} shares its token");
+            seen.push(source.token());
+        }
+    }
+}
