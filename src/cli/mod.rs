@@ -1,0 +1,102 @@
+//! The command line: one row a command.
+
+mod check;
+mod help;
+mod launch;
+mod words;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use lexopt::{Arg, Parser};
+use proteus_cluster::settings::nearest;
+
+/// Could not start: usage, settings, addresses, files.
+const REFUSED: u8 = 2;
+
+/// One line for stderr; the exit status is then [`REFUSED`].
+type Refusal = String;
+
+/// A command, its line in the help and its own help.
+struct Command {
+    name: &'static str,
+    summary: &'static str,
+    help: fn() -> String,
+    run: fn(&mut Parser) -> Result<ExitCode, Refusal>,
+}
+
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "run",
+        summary: "start a program as a cluster of workers",
+        help: help::run,
+        run: launch::run,
+    },
+    Command {
+        name: "check",
+        summary: "read a settings file and say whether it is good; starts nothing",
+        help: help::check,
+        run: check::run,
+    },
+];
+
+/// Runs the command that `words` ask for.
+pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    dispatch(&mut Parser::from_args(words)).unwrap_or_else(|refusal| {
+        // Nobody may be reading stderr, and then nobody is told.
+        let _ = writeln!(io::stderr(), "proteus: {refusal}");
+        ExitCode::from(REFUSED)
+    })
+}
+
+fn dispatch(parser: &mut Parser) -> Result<ExitCode, Refusal> {
+    match parser.next().map_err(usage)? {
+        Some(Arg::Short('h') | Arg::Long("help")) => print(&help::overview()),
+        Some(Arg::Short('V') | Arg::Long("version")) => {
+            print(concat!("proteus ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
+        Some(Arg::Value(name)) if name == "help" => help_about(parser),
+        Some(Arg::Value(name)) => {
+            let command = find(&name.to_string_lossy())?;
+            (command.run)(parser)
+        }
+        Some(Arg::Long(flag)) => Err(unknown_flag(&format!("--{flag}"), ["--help", "--version"])),
+        Some(Arg::Short(flag)) => Err(unknown_flag(&format!("-{flag}"), [])),
+        None => Err("no command: see `proteus --help`".into()),
+    }
+}
+
+fn help_about(parser: &mut Parser) -> Result<ExitCode, Refusal> {
+    match parser.next().map_err(usage)? {
+        Some(Arg::Value(name)) => print(&(find(&name.to_string_lossy())?.help)()),
+        Some(Arg::Long(_) | Arg::Short(_)) | None => print(&help::overview()),
+    }
+}
+
+fn find(name: &str) -> Result<&'static Command, Refusal> {
+    COMMANDS.iter().find(|command| command.name == name).ok_or_else(|| {
+        let meant = nearest(name, COMMANDS.iter().map(|command| command.name));
+        let hint = meant.map_or("see `proteus --help`".into(), |meant| format!("did you mean `{meant}`?"));
+        format!("unknown command {name:?}: {hint}")
+    })
+}
+
+fn unknown_flag<'a>(flag: &str, known: impl IntoIterator<Item = &'a str>) -> Refusal {
+    let hint = nearest(flag, known).map_or(String::new(), |meant| format!(": did you mean {meant}?"));
+    format!("unknown flag {}{hint}", flag.escape_debug())
+}
+
+fn usage(error: impl Display) -> Refusal {
+    error.to_string()
+}
+
+/// A pipe whose reader has left (`proteus --help | head -1`) has what it wanted.
+fn print(text: &str) -> Result<ExitCode, Refusal> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("stdout: {error}")),
+        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+    }
+}
