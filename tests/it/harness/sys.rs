@@ -1,0 +1,170 @@
+//! The few system calls that tests need. Each block is sound for the reason it gives.
+#![allow(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Sends a signal to one process that the test started.
+pub(crate) fn kill(pid: u32, signal: i32) {
+    // SAFETY: takes two integers.
+    unsafe { libc::kill(pid.cast_signed(), signal) };
+}
+
+/// The process dies with the thread that started it: a test that panics leaves nothing.
+pub(crate) fn die_with_me(command: &mut Command) {
+    // SAFETY: the closure makes one async-signal-safe call.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+}
+
+/// The process starts with these signals blocked and those ignored.
+pub(crate) fn with_signals(command: &mut Command, blocked: &'static [i32], ignored: &'static [i32]) {
+    // SAFETY: only async-signal-safe calls on memory of the closure's own.
+    unsafe {
+        command.pre_exec(move || {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            for &signal in blocked {
+                libc::sigaddset(&raw mut set, signal);
+            }
+            libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            for &signal in ignored {
+                // The raw call: the C library refuses 32 and 33, which other libraries do ignore.
+                let ignore = [libc::SIG_IGN as u64, 0, 0, 0, 0, 0, 0, 0];
+                let nowhere = std::ptr::null_mut::<u64>();
+                libc::syscall(libc::SYS_rt_sigaction, signal, ignore.as_ptr(), nowhere, 8);
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Takes over a descriptor that this process was started with.
+pub(crate) fn inherited(number: RawFd) -> OwnedFd {
+    // SAFETY: the caller was told this number by its environment, and asks once.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// A terminal: the end that types and sees, and the end that a program has.
+pub(crate) fn terminal() -> (File, OwnedFd) {
+    let ours = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/ptmx");
+    let ours = ours.expect("a pseudo-terminal");
+    let (unlock, flags) = (0, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+    // SAFETY: reads an integer of our own; then the kernel makes a new descriptor, or says -1.
+    let theirs = unsafe {
+        libc::ioctl(ours.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock);
+        libc::ioctl(ours.as_raw_fd(), libc::TIOCGPTPEER, flags)
+    };
+    assert!(theirs >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has just given us this descriptor.
+    (ours, unsafe { OwnedFd::from_raw_fd(theirs) })
+}
+
+/// The process leads a session of its own, whose terminal this is.
+pub(crate) fn control_terminal(command: &mut Command, terminal: OwnedFd) {
+    // SAFETY: the closure makes two async-signal-safe calls; the descriptor lives as long as the closure.
+    unsafe {
+        command.pre_exec(move || {
+            libc::setsid();
+            match libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+}
+
+/// Changes how many descriptors a process may have open.
+pub(crate) fn limit_descriptors(pid: u32, soft: u64) {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: 4096 };
+    // SAFETY: the limit is a valid place to read; a null place for the old one is allowed.
+    let done = unsafe {
+        libc::prlimit(pid.cast_signed(), libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// The calling thread no longer has a parent-death signal; a process has that of its main thread.
+pub(crate) fn outlive_parent() {
+    // SAFETY: takes two integers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
+}
+
+/// Reaps any child of this process that has exited, as no good guest does.
+pub(crate) fn reap_anybody() -> Option<u32> {
+    // SAFETY: a null status is allowed.
+    u32::try_from(unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) })
+        .ok()
+        .filter(|pid| *pid > 0)
+}
+
+/// Holds a signal back from the calling thread.
+pub(crate) fn block(signal: i32) {
+    // SAFETY: the set is of our own, and initialised before it is used.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// This process ignores a signal.
+pub(crate) fn ignore(signal: i32) {
+    // SAFETY: runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+static COUNTS: [AtomicUsize; 32] = [const { AtomicUsize::new(0) }; 32];
+
+/// Gives this process a handler of its own for a signal: it counts.
+pub(crate) fn count(signal: i32) {
+    extern "C" fn handler(signal: i32) {
+        if let Some(count) = usize::try_from(signal).ok().and_then(|at| COUNTS.get(at)) {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    // SAFETY: the handler only adds to an atomic number.
+    unsafe { libc::signal(signal, handler as extern "C" fn(i32) as libc::sighandler_t) };
+}
+
+/// How often that handler ran.
+pub(crate) fn counted(signal: i32) -> usize {
+    COUNTS[usize::try_from(signal).expect("a signal")].load(Ordering::SeqCst)
+}
+
+/// Puts descriptors at 3, 4, 5… for the program that this process is about to become.
+pub(crate) fn hand_over(descriptors: &[OwnedFd]) {
+    let end = 3 + RawFd::try_from(descriptors.len()).expect("a few");
+    let above: Vec<RawFd> = descriptors
+        .iter()
+        // SAFETY: takes integers; the result is a new descriptor above all targets.
+        .map(|descriptor| unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, end) })
+        .collect();
+    for (target, source) in (3..).zip(above) {
+        // SAFETY: takes integers; the caller execs next and uses none of the numbers that are overwritten.
+        assert_eq!(unsafe { libc::dup2(source, target) }, target);
+    }
+}
+
+/// Whether this process may do what only root may.
+pub(crate) fn is_root() -> bool {
+    // SAFETY: always succeeds and touches no memory.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Waits until one of the descriptors can be read, or a signal comes.
+pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>]) {
+    let watch = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut watched: Vec<libc::pollfd> = fds.iter().map(watch).collect();
+    // SAFETY: as many entries as the vector has, which outlives the call.
+    unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, -1) };
+}

@@ -1,0 +1,31 @@
+//! Tests of real processes: masters, workers, clients.
+//!
+//! The test binary starts itself again for the programs that the tests need (see `roles`).
+//! Nothing here sleeps for luck: tests wait on conditions with deadlines, each under a watchdog, and
+//! each checks that no process of its own is left.
+
+mod api;
+mod birth;
+mod born;
+mod causes;
+mod crashes;
+mod ending;
+mod groups;
+mod guest;
+mod handed;
+mod harness;
+mod inject;
+mod machine;
+mod on_demand;
+mod orders;
+mod readiness;
+mod readme;
+mod refused;
+mod release;
+mod roles;
+mod rolling;
+mod sharing;
+mod signals;
+mod slots;
+mod sockets;
+mod walk;

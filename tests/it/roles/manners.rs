@@ -1,0 +1,37 @@
+//! Workers with good and bad manners.
+
+use std::thread;
+
+use super::notify;
+use crate::harness::master::role_command;
+use crate::harness::sys;
+
+/// Ignores every signal that can be ignored, and so does its child. Reads no channel.
+pub(super) fn stubborn() -> i32 {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+        sys::ignore(signal);
+    }
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep");
+    notify("READY=1");
+    child.wait().expect("our child"); // it outlasts every test, unless it is killed
+    0
+}
+
+/// Says ready for whoever `NOTIFY_SOCKET` belongs to, and ends.
+pub(super) fn says_ready() -> i32 {
+    notify("READY=1");
+    0
+}
+
+/// Lets a child say ready, as a shell script with `systemd-notify` does; `reaped` or `zombie` by then.
+pub(super) fn member_says_ready(end: &str) -> i32 {
+    let mut child = role_command("says-ready").spawn().expect("a child");
+    match end {
+        "reaped" => assert!(child.wait().expect("our child").success()),
+        "zombie" => {}
+        _ => panic!("how is {end}?"),
+    }
+    loop {
+        thread::park();
+    }
+}

@@ -1,0 +1,121 @@
+//! Workers that serve what they were given, and a parent that hands sockets to a master.
+
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread;
+
+use proteus_cluster::Worker;
+
+use super::{converse, say, serve};
+use crate::harness::{pause, proteus, sys};
+
+fn worker() -> Worker {
+    Worker::from_env().expect("a worker").expect("started by a master")
+}
+
+fn variable(key: &str) -> String {
+    std::env::var(key).unwrap_or_else(|_| panic!("{key} is not set"))
+}
+
+/// The page's `worker.js`: asks for its own listener, as `app.listen(8080)` does there.
+pub(super) fn page() -> i32 {
+    let worker = worker();
+    let listener = worker.listen(variable("PROTEUS_TEST_ADDRESS")).expect("a shared listener");
+    worker.ready().expect("told the master");
+    for stream in worker.incoming(&listener) {
+        drop(serve(&stream));
+    }
+    0
+}
+
+/// Asks like the page's worker, unless the file `quiet` is there; what is refused goes to stderr.
+pub(super) fn asks() -> i32 {
+    let worker = worker();
+    let listener = if std::path::Path::new("quiet").exists() {
+        None
+    } else {
+        worker
+            .listen(variable("PROTEUS_TEST_ADDRESS"))
+            .inspect_err(|error| say(&format!("worker {} was refused: {error}", worker.id())))
+            .ok()
+    };
+    worker.ready().expect("told the master");
+    if let Some(listener) = listener {
+        for stream in worker.incoming(&listener) {
+            drop(serve(&stream));
+        }
+    }
+    worker.wait_for_disconnect();
+    0
+}
+
+/// TCP `http`, unix `admin` and UDP `dns` at once.
+pub(super) fn all_kinds() -> i32 {
+    let worker = worker();
+    let http = worker.listener("http").expect("tcp");
+    let admin = worker.unix_listener("admin").expect("unix");
+    let dns = worker.udp_socket("dns").expect("udp");
+    let clone = worker.clone();
+    let serving = thread::spawn(move || {
+        for stream in clone.incoming(&admin) {
+            drop(converse(&stream, || false));
+        }
+    });
+    thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, from)) = dns.recv_from(&mut buffer) {
+            drop(dns.send_to(format!("pid={}\n", std::process::id()).as_bytes(), from));
+        }
+    });
+    worker.ready().expect("told the master");
+    for stream in worker.incoming(&http) {
+        drop(serve(&stream));
+    }
+    serving.join().expect("no panic");
+    0
+}
+
+/// Ready at once, but accepts nothing until the file `go` is there.
+pub(super) fn late() -> i32 {
+    let worker = worker();
+    let listener = worker.listener("http").expect("the listener");
+    worker.ready().expect("told the master");
+    while !std::path::Path::new("go").exists() {
+        if worker.disconnect_requested() {
+            return 0;
+        }
+        pause();
+    }
+    for stream in worker.incoming(&listener) {
+        drop(serve(&stream));
+    }
+    0
+}
+
+/// What systemd does: binds the sockets, then becomes a master that finds them at 3, 4, 5…
+pub(super) fn activate() -> i32 {
+    let addresses = variable("PROTEUS_TEST_SOCKETS");
+    let sockets: Vec<OwnedFd> = addresses.split(' ').map(bind).collect();
+    sys::hand_over(&sockets);
+    let error = Command::new(proteus())
+        .args(["run", "--config", "proteus.json"])
+        .env_remove("PROTEUS_TEST_ROLE")
+        .env("LISTEN_PID", std::process::id().to_string())
+        .env("LISTEN_FDS", sockets.len().to_string())
+        .env("LISTEN_FDNAMES", variable("PROTEUS_TEST_NAMES"))
+        .exec();
+    panic!("{error}");
+}
+
+fn bind(address: &str) -> OwnedFd {
+    if let Some(path) = address.strip_prefix("unix:") {
+        return UnixListener::bind(path).expect("bound").into();
+    }
+    if let Some(address) = address.strip_prefix("udp:") {
+        return UdpSocket::bind(address).expect("bound").into();
+    }
+    TcpListener::bind(address).expect("bound").into()
+}
