@@ -1,0 +1,86 @@
+//! The programs that are measured: this one, started again for a role.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use proteus_cluster::{Cluster, Config, Ready, Worker};
+
+use crate::stage::{REPORT, ROLE};
+
+/// Plays the role that the environment names, if any.
+pub(crate) fn play() -> bool {
+    let Ok(role) = std::env::var(ROLE) else { return false };
+    match role.split_once(':').unwrap_or((&role, "")) {
+        ("begins", _) => begins(),
+        ("service", _) => service(),
+        ("prefork", _) => prefork(),
+        ("master", heap) => master(heap.parse().expect("MiB")),
+        _ => panic!("unknown role {role}"),
+    }
+    true
+}
+
+fn report() {
+    let socket = UnixDatagram::unbound().expect("a socket");
+    let address = std::env::var(REPORT).expect("an address");
+    // Whoever measures may have ended.
+    drop(socket.send_to(&std::process::id().to_ne_bytes(), address));
+}
+
+/// Says that it has begun, and does nothing else.
+fn begins() {
+    report();
+    std::thread::park();
+}
+
+/// The library's way.
+fn service() {
+    let worker = Worker::from_env().expect("a worker").expect("started by a master");
+    let listener = worker.listener("http").expect("the listener");
+    worker.ready().expect("told the master");
+    report();
+    for stream in worker.incoming(&listener) {
+        drop(respond(stream));
+    }
+}
+
+/// The bare way: a listener shared by inheritance, and a blocking accept.
+fn prefork() {
+    let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned().expect("a descriptor"));
+    report();
+    for stream in listener.incoming().flatten() {
+        drop(respond(stream));
+    }
+}
+
+/// One request, one answer, the same for both.
+fn respond(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut buffer = [0; 1024];
+    let mut length = 0;
+    while !buffer[..length].ends_with(b"\r\n\r\n") {
+        match stream.read(&mut buffer[length..])? {
+            0 => return Ok(()),
+            count => length += count,
+        }
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n")
+}
+
+/// A program that embeds a cluster beside a heap of its own.
+fn master(heap: usize) {
+    let heap = vec![1u8; heap << 20];
+    let config = Config::builder()
+        .workers(1)
+        .exec(std::env::current_exe().expect("this program"))
+        .env(ROLE, "begins")
+        .ready(Ready::Alive)
+        .min_uptime(Duration::ZERO)
+        .max_fork_count(u32::MAX)
+        .build()
+        .expect("good settings");
+    Cluster::new(config).expect("a cluster").run().expect("it runs").code();
+    std::hint::black_box(heap);
+}
