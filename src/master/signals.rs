@@ -106,6 +106,7 @@ pub(crate) enum ExitSource {
 pub(crate) struct Signals {
     pipe: UnixStream,
     caught: Vec<Caught>,
+    exits: ExitSource,
     /// SIGCHLD as it was before we made sure that the kernel keeps our zombies.
     _children: Option<Disposition>,
 }
@@ -130,12 +131,17 @@ impl Signals {
         let children = keep_zombies()?;
         let rows = SIGNALS.iter().filter(|_| orders).chain((exits == ExitSource::Sigchld).then_some(&CHILD));
         let caught = rows.map(|row| Caught::new(*row, &wake)).collect::<io::Result<_>>()?;
-        Ok(Signals { pipe, caught, _children: children })
+        Ok(Signals { pipe, caught, exits, _children: children })
     }
 
     /// The end that becomes readable.
     pub(crate) fn pipe(&self) -> &UnixStream {
         &self.pipe
+    }
+
+    /// Where the loop learns of exits: decided once, for the signals and for the spawning alike.
+    pub(crate) fn exits(&self) -> ExitSource {
+        self.exits
     }
 
     /// Lets the caught signals through to the calling thread, and returns what it blocked before.

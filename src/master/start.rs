@@ -113,7 +113,7 @@ impl Foundation {
 
     /// Starts the workers and runs until they are gone; then everything is given back.
     pub(crate) fn run(self) -> Result<Ending> {
-        let with_pidfd = exit_source(self.role) == ExitSource::Pidfds;
+        let with_pidfd = self.signals.exits() == ExitSource::Pidfds;
         let spawner = Spawner::new(with_pidfd).map_err(|error| Error::start("spawning", error))?;
         self.handle.start();
         let api_address = self.api.as_ref().map(api::Bound::address);

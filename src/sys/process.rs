@@ -3,7 +3,7 @@
 //! A pid names our child until we reap it, and nobody else; a pidfd names it for ever.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use libc::{c_int, pid_t};
 
@@ -111,17 +111,14 @@ pub(crate) fn reap_stranger(is_own: impl Fn(u32) -> bool) -> Option<u32> {
 }
 
 /// Whether children's exits can be had from pidfds (Linux 5.3).
+///
+/// Asks with a flag that no kernel knows, so that the answer takes no descriptor: a lack of those for the
+/// moment must not look like an old kernel.
 pub(crate) fn has_pidfd() -> bool {
-    // SAFETY: takes two integers; the result is a new descriptor or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
-    match RawFd::try_from(fd) {
-        Ok(fd) if fd >= 0 => {
-            // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-            true
-        }
-        _ => false,
-    }
+    const UNKNOWN_FLAG: libc::c_uint = 1 << 31;
+    // SAFETY: takes two integers and makes no descriptor.
+    let asked = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), UNKNOWN_FLAG) };
+    asked < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)
 }
 
 /// The process group of a process, if it still exists.
