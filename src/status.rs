@@ -205,7 +205,7 @@ impl ExitRecord {
             Some(ExitStatus::Unknown) | None => (None, None),
         };
         let cause = Cause::name(exit.cause);
-        ExitRecord { cause, code, signal, reason: exit.reason, stderr: Vec::new(), worker: exit.worker.0 }
+        ExitRecord { cause, code, signal, reason: exit.reason, stderr: exit.stderr, worker: exit.worker.0 }
     }
 }
 

@@ -143,7 +143,7 @@ impl Master {
         }
         self.unfinished.retain(|source| !source.is_of(worker));
         if let Some(status) = process.child.reap() {
-            self.events.push_back(Event::Exited { worker, status });
+            self.events.push_back(Event::Exited { worker, status, stderr: Vec::new() });
         }
         self.reap_orphans();
     }

@@ -19,8 +19,9 @@ pub(crate) enum Event {
     SaidReady { worker: WorkerId },
     /// The worker said why it is about to end.
     SaidFailed { worker: WorkerId, reason: String },
-    /// The worker was reaped. The one fact that declares a worker dead.
-    Exited { worker: WorkerId, status: ExitStatus },
+    /// The worker was reaped. The one fact that declares a worker dead. `stderr` holds its last lines
+    /// there, oldest first; it is empty where nothing is captured.
+    Exited { worker: WorkerId, status: ExitStatus, stderr: Vec<String> },
     /// Somebody gave an order; `ticket` waits for its answers.
     Ordered { order: Order, ticket: Option<Ticket> },
     /// A deadline may have passed, and every fact known so far has been told.

@@ -119,14 +119,15 @@ impl Supervisor {
     }
 
     /// A worker was reaped: the seat, the successor or a leaving one is gone.
-    pub(super) fn exited(&mut self, id: WorkerId, status: ExitStatus) {
+    pub(super) fn exited(&mut self, id: WorkerId, status: ExitStatus, stderr: Vec<String>) {
         let Some((index, place)) = self.find(id) else { return };
         let (now, min_uptime) = (self.now, self.policy.min_uptime);
         let slot = &mut self.slots[index];
         let Some(worker) = slot.get_mut(place).cloned() else { return };
         let cause = worker.cause(now, min_uptime);
         let reason = slot.take_last_words(id);
-        slot.last_exit = Some(LastExit { worker: id, cause, status: Some(status), reason: reason.clone() });
+        slot.last_exit =
+            Some(LastExit { worker: id, cause, status: Some(status), reason: reason.clone(), stderr });
         match place {
             Place::Leaving(at) => {
                 slot.leaving.swap_remove(at);

@@ -157,7 +157,7 @@ impl Supervisor {
             Event::SaidHello { worker } => self.said_hello(worker),
             Event::SaidReady { worker } => self.said_ready(worker),
             Event::SaidFailed { worker, reason } => self.said_failed(worker, reason),
-            Event::Exited { worker, status } => self.exited(worker, status),
+            Event::Exited { worker, status, stderr } => self.exited(worker, status, stderr),
             Event::Ordered { order: Order::Restart, ticket } => self.order_restart(ticket),
             Event::Ordered { order: Order::Shutdown(origin), ticket } => self.order_shutdown(origin, ticket),
             Event::Ordered { order: Order::ForceShutdown, ticket } => self.order_force(ticket),

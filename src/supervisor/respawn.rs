@@ -63,8 +63,8 @@ impl Supervisor {
     pub(super) fn spawn_failed(&mut self, id: WorkerId, failure: &SpawnFailure) {
         let Some((slot, place)) = self.find(id) else { return };
         let reason = Some(failure.reason.clone());
-        self.slots[slot].last_exit =
-            Some(LastExit { worker: id, cause: Cause::SpawnFailed, status: None, reason });
+        let (cause, stderr) = (Cause::SpawnFailed, Vec::new());
+        self.slots[slot].last_exit = Some(LastExit { worker: id, cause, status: None, reason, stderr });
         match place {
             Place::Seat => self.seat_not_spawned(slot, id, failure),
             Place::Successor => {

@@ -189,6 +189,8 @@ pub(crate) struct LastExit {
     pub(crate) status: Option<ExitStatus>,
     /// What the worker said of it (its closure's error), or why it could not be started.
     pub(crate) reason: Option<String>,
+    /// Its last lines on stderr, oldest first, where that is captured.
+    pub(crate) stderr: Vec<String>,
 }
 
 /// A stable seat `0..N`.

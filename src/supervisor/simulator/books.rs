@@ -241,7 +241,7 @@ impl Books {
                 let booting = self.entry(*worker).filter(|entry| entry.life == Life::Booting);
                 self.turn.said_ready = booting.map(|entry| entry.id);
             }
-            Event::Exited { worker, status: _ } => self.reaped(*worker),
+            Event::Exited { worker, .. } => self.reaped(*worker),
             Event::Ordered { order, ticket } => self.asked(*order, *ticket),
         }
     }

@@ -220,7 +220,8 @@ impl World {
         let worker = self.processes.swap_remove(at).id;
         self.reaped.push(worker);
         let status = self.random.pick(&[ExitStatus::Code(0), ExitStatus::Code(1), ExitStatus::Signal(9)]);
-        Some(Event::Exited { worker, status })
+        let stderr = vec![format!("last line of {worker}")];
+        Some(Event::Exited { worker, status, stderr })
     }
 
     /// The driver's regular call. A turn that changes nothing must not ask to be woken at once.
@@ -335,7 +336,7 @@ impl World {
             0 => Event::SaidHello { worker },
             1 => Event::SaidReady { worker },
             2 => Event::SaidFailed { worker, reason: "cannot go on".to_owned() },
-            3 => Event::Exited { worker, status: ExitStatus::Unknown },
+            3 => Event::Exited { worker, status: ExitStatus::Unknown, stderr: Vec::new() },
             _ => Event::TimePassed,
         };
         self.tell(self.now, event)

@@ -63,8 +63,8 @@ fn a_waiting_seat_shows_its_last_worker() {
 fn a_clean_exit_that_nobody_asked_for_is_a_crash() {
     let mut cluster = Cluster::of(1);
     cluster.pass(2000);
-    let status = ExitStatus::Code(0);
-    assert_eq!(cluster.tell(Event::Exited { worker: WorkerId(1), status }), ["spawn 2 in 0 of 1"]);
+    let (status, stderr) = (ExitStatus::Code(0), Vec::new());
+    assert_eq!(cluster.tell(Event::Exited { worker: WorkerId(1), status, stderr }), ["spawn 2 in 0 of 1"]);
     assert_eq!(cluster.last_cause(0), Some(Cause::Crashed));
 }
 
@@ -74,7 +74,9 @@ fn the_last_words_of_a_worker_are_kept_with_its_end() {
     cluster.tell(Event::SaidFailed { worker: WorkerId(1), reason: "no database".to_owned() });
     cluster.exits(1);
     let row = &cluster.status().workers[0];
-    assert_eq!(row.last_exit.as_ref().unwrap().reason.as_deref(), Some("no database"));
+    let last = row.last_exit.as_ref().unwrap();
+    assert_eq!(last.reason.as_deref(), Some("no database"));
+    assert_eq!(last.stderr, ["bye from 1"]);
 }
 
 /// The program dies at once: exactly `worker + maxForkCount` spawns, then the end.

@@ -123,7 +123,11 @@ impl Cluster {
     }
 
     pub(super) fn exits(&mut self, worker: u64) -> Vec<String> {
-        self.tell(Event::Exited { worker: WorkerId(worker), status: ExitStatus::Code(1) })
+        self.tell(Event::Exited {
+            worker: WorkerId(worker),
+            status: ExitStatus::Code(1),
+            stderr: vec![format!("bye from {worker}")],
+        })
     }
 
     pub(super) fn restart(&mut self, ticket: u64) -> Vec<String> {
