@@ -37,8 +37,8 @@
 //! 4. A shutdown always ends. While the master lives, no process group of a worker outlives its worker;
 //!    when the master is killed, every worker dies with it.
 //! 5. The master never signals or reaps a process that is not its own child.
-//! 6. Nothing is silent: every crash, kill and dropped message is logged with its cause and visible in the
-//!    status; an order that is refused is answered so.
+//! 6. Nothing is silent: every crash, kill, refused order and dropped message is counted, logged and visible
+//!    in the status, with its cause.
 //!
 //! # How it is built
 //!
@@ -113,6 +113,7 @@ pub use handle::{Handle, Restart, RestartOutcome};
 #[doc(hidden)]
 pub use master::{check, own_process};
 pub use status::{
-    DroppedStatus, ExitRecord, ForkStatus, ListenerStatus, MasterStatus, RestartStatus, Status, WorkerStatus,
+    DroppedStatus, ExitRecord, ForkStatus, ListenerStatus, MasterStatus, OrderStatus, RestartStatus, Status,
+    WorkerStatus,
 };
 pub use worker::{Accept, InFlight, Incoming, Worker};

@@ -23,6 +23,8 @@ pub struct Status {
     pub restart: Option<RestartStatus>,
     /// Counts of forks.
     pub forks: ForkStatus,
+    /// Counts of orders.
+    pub orders: OrderStatus,
     /// What was thrown away.
     pub dropped: DroppedStatus,
 }
@@ -137,6 +139,15 @@ pub struct ForkStatus {
     pub budget_left: u32,
 }
 
+/// Counts of orders.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct OrderStatus {
+    /// Orders that came when a shutdown had begun. Never reset.
+    pub refused: u64,
+}
+
 /// What was thrown away, ever.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -168,6 +179,7 @@ impl Status {
             listeners,
             restart: view.restart.map(RestartStatus::of),
             forks: ForkStatus { crashes: view.crashes, planned: view.planned, budget_left: view.budget_left },
+            orders: OrderStatus { refused: view.refused },
             dropped: DroppedStatus::default(),
         }
     }

@@ -36,6 +36,16 @@ pub(crate) enum Order {
     ForceShutdown,
 }
 
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Order::Restart => "restart",
+            Order::Shutdown(_) => "shutdown",
+            Order::ForceShutdown => "force shutdown",
+        })
+    }
+}
+
 /// Only signals escalate when they are repeated: a second Ctrl-C means "now".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {

@@ -83,6 +83,7 @@ pub(crate) struct Supervisor {
     all_ready_since: Option<Moment>,
     crashes: u64,
     planned: u64,
+    refused: u64,
     actions: Vec<Action>,
 }
 
@@ -116,6 +117,7 @@ impl Supervisor {
             all_ready_since: None,
             crashes: 0,
             planned: 0,
+            refused: 0,
             actions: Vec::new(),
             policy,
         }
@@ -188,6 +190,13 @@ impl Supervisor {
         if let Some(ticket) = ticket {
             self.act(Action::Reply { ticket, reply });
         }
+    }
+
+    /// An order that comes too late: counted, logged, and told to whoever gave it.
+    fn refuse(&mut self, order: Order, ticket: Option<Ticket>) {
+        self.refused += 1;
+        self.report(Notice::OrderRefused { order });
+        self.reply(ticket, Reply::Refused);
     }
 
     fn find(&self, worker: WorkerId) -> Option<(usize, Place)> {

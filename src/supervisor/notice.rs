@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::event::ExitStatus;
+use super::event::{ExitStatus, Order};
 use super::ids::{Generation, RestartId, WorkerId};
 use super::slot::Cause;
 
@@ -79,7 +79,9 @@ pub(crate) enum Notice {
         total: usize,
         reason: String,
     },
-    RestartRefused,
+    OrderRefused {
+        order: Order,
+    },
     ShutdownBegan {
         workers: usize,
         limit: Duration,
@@ -118,7 +120,7 @@ impl Notice {
             | Notice::SpawnFailed { .. }
             | Notice::ReadyTimedOut { .. }
             | Notice::DisconnectTimedOut { .. }
-            | Notice::RestartRefused
+            | Notice::OrderRefused { .. }
             | Notice::ForceBegan { .. } => Severity::Warning,
             Notice::AllReady { .. }
             | Notice::RestartBegan { .. }
@@ -214,7 +216,7 @@ impl fmt::Display for Notice {
             Notice::RestartAborted { id, replaced, total, reason } => {
                 write!(f, "restart {id} aborted with {replaced} of {total} workers replaced: {reason}")
             }
-            Notice::RestartRefused => write!(f, "restart refused: a shutdown has begun"),
+            Notice::OrderRefused { order } => write!(f, "{order} refused: a shutdown has begun"),
             Notice::ShutdownBegan { workers, limit } => write!(
                 f,
                 "shutting down: {} may take {} ms to finish the work in hand",

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use super::event::Order;
 use super::ids::{Generation, Moment, RestartId, Ticket};
 use super::slot::{Seat, Slot, State, Worker};
 use super::{Action, Notice, Reply, RestartState, RestartView, Stage, Supervisor, Verdict};
@@ -37,8 +38,7 @@ pub(super) struct Remembered {
 impl Supervisor {
     pub(super) fn order_restart(&mut self, ticket: Option<Ticket>) {
         if self.stage != Stage::Running {
-            self.report(Notice::RestartRefused);
-            return self.reply(ticket, Reply::Refused);
+            return self.refuse(Order::Restart, ticket);
         }
         self.reply(ticket, Reply::Accepted);
         if let Some(remembered) = &mut self.remembered {

@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::event::Origin;
+use super::event::{Order, Origin};
 use super::ids::{Moment, Ticket, WorkerId};
 use super::slot::{Kill, Seat, State};
 use super::{Action, Ending, Notice, Reply, Supervisor};
@@ -27,11 +27,17 @@ pub(super) enum Stage {
 impl Supervisor {
     pub(super) fn order_shutdown(&mut self, origin: Origin, ticket: Option<Ticket>) {
         let now = self.now;
-        let first = matches!(self.stage, Stage::Running);
-        if first {
-            self.begin_shutdown(Ending::Graceful);
+        match (&self.stage, origin) {
+            (Stage::Running, _) => {
+                self.begin_shutdown(Ending::Graceful);
+                self.reply(ticket, Reply::Accepted);
+            }
+            // Nothing new began, but a repeated signal is the same order or a stronger one: not counted.
+            (Stage::ShuttingDown { .. }, Origin::Signal) => self.reply(ticket, Reply::Refused),
+            (Stage::ShuttingDown { .. }, Origin::Request) | (Stage::Ended, _) => {
+                self.refuse(Order::Shutdown(origin), ticket);
+            }
         }
-        self.reply(ticket, if first { Reply::Accepted } else { Reply::Refused });
         let Stage::ShuttingDown { signalled, .. } = &mut self.stage else { return };
         match (origin, *signalled) {
             (Origin::Request, _) => {}
@@ -45,7 +51,7 @@ impl Supervisor {
         match self.stage {
             Stage::Running => self.begin_shutdown(Ending::Forced),
             Stage::ShuttingDown { .. } => {}
-            Stage::Ended => return self.reply(ticket, Reply::Refused),
+            Stage::Ended => return self.refuse(Order::ForceShutdown, ticket),
         }
         self.reply(ticket, Reply::Accepted);
         self.force();

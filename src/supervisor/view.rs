@@ -17,6 +17,7 @@ pub(crate) struct View {
     pub(crate) restart: Option<RestartView>,
     pub(crate) crashes: u64,
     pub(crate) planned: u64,
+    pub(crate) refused: u64,
     pub(crate) budget_left: u32,
     pub(crate) readiness: Readiness,
 }
@@ -88,6 +89,7 @@ impl Supervisor {
             restart: self.restart_view(),
             crashes: self.crashes,
             planned: self.planned,
+            refused: self.refused,
             budget_left: self.budget.left(),
             readiness: self.readiness(),
         }

@@ -158,7 +158,7 @@ fn the_names_of_the_status() {
     let master = Master::run(&scene, &settings);
     let first = master.wait_ready(4);
     let status = master.status();
-    assert_names(&status, &["master", "workers", "listeners", "restart", "forks", "dropped"]);
+    assert_names(&status, &["master", "workers", "listeners", "restart", "forks", "orders", "dropped"]);
     assert_names(&status["master"], &["pid", "version", "state", "generation", "uptimeMs"]);
     assert_eq!(status["master"]["pid"], master.pid());
     assert_eq!(status["master"]["version"], env!("CARGO_PKG_VERSION"));

@@ -117,13 +117,15 @@ fn orders_during_a_shutdown() {
     let master = stubborn(&scene, NEVER);
     assert_eq!(master.ask("/ready"), answer(200, "OK"));
     assert_eq!(master.ask("/shutdown"), answer(200, "OK"));
-    for order in ["/restart", "/shutdown"] {
+    let late = ["/restart", "/shutdown"];
+    for order in late {
         assert_eq!(master.ask(order).status, 409, "{order}");
     }
     assert_eq!(master.ask("/ready").status, 503);
     assert_eq!(master.ask("/health"), answer(200, "OK"));
     let status = master.status();
     assert_eq!(status["master"]["state"], "shutting-down");
+    assert_eq!(status["orders"]["refused"], late.len());
     assert!(rows(&status).iter().all(|row| row["state"] == "disconnecting"), "{status}");
     assert_eq!(master.ask("/force_shutdown"), answer(200, "OK"));
     master.ends_with(&scene, 1);

@@ -240,7 +240,7 @@ impl Books {
             | Notice::ReadyTimedOut { .. }
             | Notice::DisconnectTimedOut { .. }
             | Notice::CanaryReady { .. }
-            | Notice::RestartRefused
+            | Notice::OrderRefused { .. }
             | Notice::ShutdownBegan { .. } => Ok(()),
         }
     }
