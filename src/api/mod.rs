@@ -1,6 +1,8 @@
 //! The control API: `tiny_http` on a thread of its own, which gives orders through a `Handle` like anybody else.
 
+mod asked;
 pub(crate) mod routes;
+mod waiters;
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -10,6 +12,8 @@ use std::time::Duration;
 
 use tiny_http::{Request, Server};
 
+use self::routes::{Answer, Page, text};
+use self::waiters::Waiters;
 use crate::config::{ApiConfig, ListenAddress};
 use crate::error::{Error, Kind, Result};
 use crate::handle::Handle;
@@ -98,13 +102,17 @@ impl Bound {
 }
 
 fn answer_all(server: &Server, handle: &Handle, token: Option<&str>) {
-    while let Ok(request) = server.recv() {
-        respond(request, handle, token);
+    let waiters = Waiters::new();
+    while let Ok(mut request) = server.recv() {
+        match routes::answer(&mut request, handle, token) {
+            Answer::Now(page) => send(request, page),
+            Answer::Later(later) if waiters.has_room() => waiters.answer(request, later),
+            Answer::Later(_) => send(request, text(503, "too many callers wait already")),
+        }
     }
 }
 
-fn respond(request: Request, handle: &Handle, token: Option<&str>) {
-    let answer = routes::answer(&request, handle, token);
+fn send(request: Request, answer: Page) {
     if let Err(error) = request.respond(answer) {
         log::debug!("control API: the caller has gone: {error}");
     }

@@ -1,30 +1,48 @@
 //! One row a route.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 
 use tiny_http::{Header, Method, Request, Response};
 
+use super::asked::{Asked, BODY_LIMIT, Match, Parameters, matches};
+use super::waiters::Later;
 use crate::handle::{Handle, Taken};
 use crate::supervisor::{Order, Origin};
 
-type Answer = Response<Cursor<Vec<u8>>>;
+/// What a caller gets.
+pub(crate) type Page = Response<Cursor<Vec<u8>>>;
 
 /// Something that the API can be asked for.
 pub(crate) struct Route {
+    /// To the letter, but that `ID` stands for a number, which the answer gets as `Asked::id`.
     pub(crate) path: &'static str,
     kind: Kind,
-    answer: fn(&Handle) -> Answer,
+    /// The parameters that the answer reads. An order with any other is refused.
+    parameters: &'static [&'static str],
+    answer: fn(&Asked) -> Answer,
     /// For the README.
     pub(crate) meaning: &'static str,
 }
 
-/// Whether a request changes anything.
+/// Whether a request changes anything, and whether it has a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// GET or POST, and never from a web page.
     Order,
+    /// POST with a body, which the answer gets as `Asked::body`; never from a web page.
+    #[allow(dead_code, reason = "for rows that take one")]
+    Message,
     /// GET, HEAD or POST.
     Look,
+}
+
+/// How a route answers.
+pub(super) enum Answer {
+    Now(Page),
+    /// On a thread of its own, which may wait. It gives the order too: nothing is done for a caller who is told
+    /// that too many wait already.
+    #[allow(dead_code, reason = "for rows that wait")]
+    Later(Later),
 }
 
 /// To add a route: a row here.
@@ -32,32 +50,43 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         path: "/restart",
         kind: Kind::Order,
-        answer: |handle| order(handle, Order::Restart),
+        parameters: &[],
+        answer: |asked| order(asked.handle, Order::Restart),
         meaning: "rolling restart; answers `OK` at once",
     },
     Route {
         path: "/shutdown",
         kind: Kind::Order,
-        answer: |handle| order(handle, Order::Shutdown(Origin::Request)),
+        parameters: &[],
+        answer: |asked| order(asked.handle, Order::Shutdown(Origin::Request)),
         meaning: "graceful shutdown; answers `OK` at once",
     },
     Route {
         path: "/force_shutdown",
         kind: Kind::Order,
-        answer: |handle| order(handle, Order::ForceShutdown),
+        parameters: &[],
+        answer: |asked| order(asked.handle, Order::ForceShutdown),
         meaning: "force shutdown: every worker is killed",
     },
-    Route { path: "/status", kind: Kind::Look, answer: status, meaning: "the cluster as JSON" },
+    Route {
+        path: "/status",
+        kind: Kind::Look,
+        parameters: &[],
+        answer: |asked| status(asked.handle),
+        meaning: "the cluster as JSON",
+    },
     Route {
         path: "/health",
         kind: Kind::Look,
-        answer: |_| text(200, "OK"),
+        parameters: &[],
+        answer: |_| text(200, "OK").into(),
         meaning: "200 while the master runs",
     },
     Route {
         path: "/ready",
         kind: Kind::Look,
-        answer: ready,
+        parameters: &[],
+        answer: |asked| ready(asked.handle),
         meaning: "200 while `minReady` workers are ready and no shutdown has begun, else 503",
     },
 ];
@@ -65,25 +94,60 @@ pub(crate) const ROUTES: &[Route] = &[
 /// Headers that a browser adds to what a page asks for: a web page must not stop a service.
 const BROWSER: [&str; 5] = ["Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"];
 
-pub(super) fn answer(request: &Request, handle: &Handle, token: Option<&str>) -> Answer {
-    let path = request.url().split('?').next().unwrap_or_default();
-    let Some(route) = ROUTES.iter().find(|route| route.path == path) else { return text(404, "NOT FOUND") };
+pub(super) fn answer(request: &mut Request, handle: &Handle, token: Option<&str>) -> Answer {
+    let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
+    let parameters = Parameters::parse(query);
+    let found = ROUTES.iter().find_map(|route| Some((route, matches(route.path, path)?)));
+    let Some((route, Match { id })) = found else { return text(404, "NOT FOUND").into() };
+    if let Err(refusal) = admit(route, request, &parameters, token) {
+        return refusal.into();
+    }
+    let body = match route.kind {
+        Kind::Message => read_body(request),
+        Kind::Order | Kind::Look => Ok(Vec::new()),
+    };
+    match body {
+        Ok(body) => (route.answer)(&Asked { handle, id, parameters, body }),
+        Err(refusal) => refusal.into(),
+    }
+}
+
+fn admit(route: &Route, request: &Request, parameters: &Parameters, token: Option<&str>) -> Result<(), Page> {
     if !allows(route.kind, request.method()) {
-        return text(405, "METHOD NOT ALLOWED");
+        return Err(text(405, "METHOD NOT ALLOWED"));
     }
     if !token.is_none_or(|token| bears(request, token)) {
-        return text(401, "UNAUTHORIZED").with_header(header("WWW-Authenticate", "Bearer"));
+        return Err(text(401, "UNAUTHORIZED").with_header(header("WWW-Authenticate", "Bearer")));
     }
-    if route.kind == Kind::Order && BROWSER.iter().any(|name| value_of(request, name).is_some()) {
-        return text(403, "FORBIDDEN");
+    if route.kind == Kind::Look {
+        return Ok(());
     }
-    (route.answer)(handle)
+    if BROWSER.iter().any(|name| value_of(request, name).is_some()) {
+        return Err(text(403, "FORBIDDEN"));
+    }
+    match parameters.stranger(route.parameters) {
+        Some(name) => Err(text(400, &format!("{} takes no parameter {name:?}", route.path))),
+        None => Ok(()),
+    }
 }
 
 fn allows(kind: Kind, method: &Method) -> bool {
     match kind {
         Kind::Order => matches!(method, Method::Get | Method::Post),
+        Kind::Message => matches!(method, Method::Post),
         Kind::Look => matches!(method, Method::Get | Method::Post | Method::Head),
+    }
+}
+
+fn read_body(request: &mut Request) -> Result<Vec<u8>, Page> {
+    let mut body = Vec::new();
+    let read = request.as_reader().take(BODY_LIMIT + 1).read_to_end(&mut body);
+    match read {
+        Ok(length) if length as u64 > BODY_LIMIT => {
+            Err(text(413, &format!("a body may have {BODY_LIMIT} bytes")))
+        }
+        Ok(_) => Ok(body),
+        Err(error) => Err(text(400, &format!("the body ends early: {error}"))),
     }
 }
 
@@ -103,32 +167,41 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 fn order(handle: &Handle, order: Order) -> Answer {
-    match handle.order_and_hear(order) {
+    let page = match handle.order_and_hear(order) {
         Ok(Taken::Accepted) => text(200, "OK"),
         Ok(Taken::ShuttingDown) => text(409, "SHUTTING DOWN"),
         Err(error) => text(503, &error.to_string()),
-    }
+    };
+    page.into()
 }
 
 fn status(handle: &Handle) -> Answer {
     let status = handle.status().map_err(|error| error.to_string());
-    match status.and_then(|status| serde_json::to_string(&status).map_err(|error| error.to_string())) {
-        Ok(json) => text(200, &json).with_header(header("Content-Type", "application/json")),
-        Err(error) => text(503, &error),
-    }
+    let page =
+        match status.and_then(|status| serde_json::to_string(&status).map_err(|error| error.to_string())) {
+            Ok(json) => text(200, &json).with_header(header("Content-Type", "application/json")),
+            Err(error) => text(503, &error),
+        };
+    page.into()
 }
 
 fn ready(handle: &Handle) -> Answer {
     match handle.status() {
-        Ok(status) if status.master.ready => text(200, "OK"),
-        Ok(_) | Err(_) => text(503, "NOT READY"),
+        Ok(status) if status.master.ready => text(200, "OK").into(),
+        Ok(_) | Err(_) => text(503, "NOT READY").into(),
     }
 }
 
-fn text(status: u16, body: &str) -> Answer {
+pub(super) fn text(status: u16, body: &str) -> Page {
     Response::from_string(body).with_status_code(status)
 }
 
 fn header(name: &str, value: &str) -> Header {
     Header::from_bytes(name, value).expect("constant header names and values are ASCII")
+}
+
+impl From<Page> for Answer {
+    fn from(page: Page) -> Self {
+        Answer::Now(page)
+    }
 }

@@ -47,6 +47,22 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
+fn an_order_with_an_unknown_parameter_is_not_carried_out() {
+    let scene = Scene::new("api-400");
+    let master = Master::run(&scene, &idle_settings());
+    let pid = master.wait_one_ready();
+    for path in ["/restart?wiat=30s", "/shutdown?x", "/force_shutdown?=&a=b"] {
+        let refused = ask(&master, "GET", path, "");
+        assert_eq!(refused.status, 400, "{path}: {}", refused.body);
+        assert!(refused.body.contains("takes no parameter"), "{path}: {}", refused.body);
+    }
+    assert_eq!(ask(&master, "GET", "/health?probe=1", ""), answer(200, "OK"));
+    assert_eq!(master.wait_one_ready(), pid);
+    assert_eq!(master.status()["restart"], Value::Null);
+    master.stop(&scene);
+}
+
+#[test]
 fn a_web_page_cannot_give_orders() {
     let scene = Scene::new("api-403");
     let master = Master::run(&scene, &idle_settings());
