@@ -36,7 +36,7 @@ fn read_orders(cluster: &Handle) {
             "restart" => cluster.restart().and_then(|restart| {
                 match restart.wait(Duration::from_secs(30))? {
                     RestartOutcome::Completed => println!("restarted"),
-                    RestartOutcome::Aborted { reason } => println!("not restarted: {reason}"),
+                    RestartOutcome::Aborted { reason, .. } => println!("not restarted: {reason}"),
                     _ => println!("restart ended"),
                 }
                 Ok(())

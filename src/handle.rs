@@ -9,7 +9,7 @@ use mio::Waker;
 
 use crate::error::{Error, Kind, Result};
 use crate::meter::Meter;
-use crate::status::Status;
+use crate::status::{ExitRecord, Status};
 use crate::supervisor::{Order, Origin, Reply, Verdict};
 
 /// What other threads ask of the loop.
@@ -44,9 +44,13 @@ pub enum RestartOutcome {
     /// Every slot has a ready worker of the new generation, and the old ones have been told to go.
     Completed,
     /// A replacement failed, or a shutdown came first. Workers that were not yet replaced stay.
+    #[non_exhaustive]
     Aborted {
         /// Which worker failed and how, or `shutdown`.
         reason: String,
+        /// How the failed replacement ended: its cause, exit status and last lines on stderr. `None` when a
+        /// shutdown came first.
+        failed: Option<ExitRecord>,
     },
 }
 
@@ -144,10 +148,12 @@ impl Restart {
             match self.replies.recv_timeout(left) {
                 Ok(Reply::Accepted) => {}
                 Ok(Reply::Ended(Verdict::Completed)) => return Ok(RestartOutcome::Completed),
-                Ok(Reply::Ended(Verdict::Aborted { reason })) => {
-                    return Ok(RestartOutcome::Aborted { reason });
+                Ok(Reply::Ended(Verdict::Aborted { reason, failed })) => {
+                    return Ok(RestartOutcome::Aborted { reason, failed: failed.map(ExitRecord::of) });
                 }
-                Ok(Reply::Refused) => return Ok(RestartOutcome::Aborted { reason: "shutdown".into() }),
+                Ok(Reply::Refused) => {
+                    return Ok(RestartOutcome::Aborted { reason: "shutdown".into(), failed: None });
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     return Err(Error::new(Kind::TimedOut, "the restart is still running"));
                 }

@@ -80,7 +80,7 @@ pub struct WorkerStatus {
 }
 
 /// How a worker ended.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ExitRecord {
@@ -124,6 +124,8 @@ pub struct RestartStatus {
     pub total: usize,
     /// Why it was aborted.
     pub reason: Option<String>,
+    /// How the replacement ended whose failure aborted it.
+    pub failed: Option<ExitRecord>,
 }
 
 /// Counts of forks.
@@ -210,7 +212,7 @@ impl WorkerStatus {
 }
 
 impl ExitRecord {
-    fn of(exit: LastExit) -> Self {
+    pub(crate) fn of(exit: LastExit) -> Self {
         let (code, signal) = match exit.status {
             Some(ExitStatus::Code(code)) => (Some(code), None),
             Some(ExitStatus::Signal(signal)) => (None, Some(signal)),
@@ -240,6 +242,7 @@ impl RestartStatus {
             replaced: view.replaced,
             total: view.total,
             reason: view.reason,
+            failed: view.failed.map(ExitRecord::of),
         }
     }
 }

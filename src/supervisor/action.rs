@@ -2,7 +2,7 @@
 
 use super::ids::{Generation, Ticket, WorkerId};
 use super::notice::Notice;
-use super::slot::Notification;
+use super::slot::{LastExit, Notification};
 
 /// One thing that the driver does, in the order given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,11 @@ pub(crate) enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Completed,
-    Aborted { reason: String },
+    Aborted {
+        reason: String,
+        /// The replacement that failed; nobody when a shutdown came first.
+        failed: Option<LastExit>,
+    },
 }
 
 /// How the cluster ended.

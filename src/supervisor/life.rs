@@ -78,7 +78,15 @@ impl Supervisor {
         if place == Place::Successor {
             let failed = self.slots[slot].successor.take();
             self.slots[slot].leaving.extend(failed);
-            self.abort_restart(&format!("worker {id} was not ready within {} ms", limit.as_millis()));
+            let failed = LastExit {
+                worker: id,
+                cause: Cause::ReadyTimeout,
+                status: None,
+                reason: self.slots[slot].take_last_words(id),
+                stderr: Vec::new(),
+            };
+            let reason = format!("worker {id} was not ready within {} ms", limit.as_millis());
+            self.abort_restart(&reason, Some(failed));
         }
     }
 
@@ -139,7 +147,8 @@ impl Supervisor {
             Place::Successor => {
                 slot.successor = None;
                 let words = reason.map(|words| format!(" ({})", words.escape_debug())).unwrap_or_default();
-                self.abort_restart(&format!("worker {id} {cause}: {status}{words}"));
+                let failed = slot.last_exit.clone();
+                self.abort_restart(&format!("worker {id} {cause}: {status}{words}"), failed);
             }
         }
     }

@@ -69,7 +69,9 @@ impl Supervisor {
             Place::Seat => self.seat_not_spawned(slot, id, failure),
             Place::Successor => {
                 self.slots[slot].successor = None;
-                self.abort_restart(&format!("worker {id} could not be started: {}", failure.reason));
+                let failed = self.slots[slot].last_exit.clone();
+                let reason = format!("worker {id} could not be started: {}", failure.reason);
+                self.abort_restart(&reason, failed);
             }
             Place::Leaving(at) => {
                 self.slots[slot].leaving.swap_remove(at);

@@ -5,7 +5,7 @@ use std::mem;
 use super::event::Order;
 use super::ids::{Generation, Moment, RestartId, Ticket};
 use super::slot::{Seat, Slot, State, Worker};
-use super::{Action, Notice, Reply, RestartState, RestartView, Stage, Supervisor, Verdict};
+use super::{Action, LastExit, Notice, Reply, RestartState, RestartView, Stage, Supervisor, Verdict};
 
 /// How many older generations may still be draining when a remembered restart begins: with more,
 /// each restart under a hung worker would leave one more generation behind.
@@ -169,7 +169,7 @@ impl Supervisor {
     }
 
     /// The old workers stay, replacements on trial go, and the callers are told why.
-    pub(super) fn abort_restart(&mut self, reason: &str) {
+    pub(super) fn abort_restart(&mut self, reason: &str, failed: Option<LastExit>) {
         let Some(rolling) = self.rolling.take() else { return };
         for slot in 0..self.slots.len() {
             if let Some(worker) = self.slots[slot].successor.take() {
@@ -179,7 +179,7 @@ impl Supervisor {
         let replaced = self.slots.iter().filter(|slot| is_on(slot, rolling.generation)).count();
         let (id, total) = (rolling.id, self.slots.len());
         self.report(Notice::RestartAborted { id, replaced, total, reason: reason.to_owned() });
-        self.finish_restart(rolling, replaced, &Verdict::Aborted { reason: reason.to_owned() });
+        self.finish_restart(rolling, replaced, &Verdict::Aborted { reason: reason.to_owned(), failed });
     }
 
     fn finish_restart(&mut self, rolling: Rolling, replaced: usize, verdict: &Verdict) {
@@ -191,9 +191,9 @@ impl Supervisor {
 
     /// A shutdown overtakes whatever restart runs or is remembered.
     pub(super) fn drop_restarts(&mut self, reason: &str) {
-        self.abort_restart(reason);
+        self.abort_restart(reason, None);
         let Some(Remembered { id, tickets }) = self.remembered.take() else { return };
-        let verdict = Verdict::Aborted { reason: reason.to_owned() };
+        let verdict = Verdict::Aborted { reason: reason.to_owned(), failed: None };
         self.finished_restart = Some(finished(id, 0, self.slots.len(), &verdict));
         for ticket in tickets {
             self.act(Action::Reply { ticket, reply: Reply::Ended(verdict.clone()) });
@@ -208,16 +208,16 @@ impl Supervisor {
         let Some(rolling) = &self.rolling else { return self.finished_restart.clone() };
         let replaced = self.slots.iter().filter(|slot| is_on(slot, rolling.generation)).count();
         let (total, state) = (self.slots.len(), RestartState::Running);
-        Some(RestartView { id: rolling.id, state, replaced, total, reason: None })
+        Some(RestartView { id: rolling.id, state, replaced, total, reason: None, failed: None })
     }
 }
 
 fn finished(id: RestartId, replaced: usize, total: usize, verdict: &Verdict) -> RestartView {
-    let (state, reason) = match verdict {
-        Verdict::Completed => (RestartState::Completed, None),
-        Verdict::Aborted { reason } => (RestartState::Aborted, Some(reason.clone())),
+    let (state, reason, failed) = match verdict {
+        Verdict::Completed => (RestartState::Completed, None, None),
+        Verdict::Aborted { reason, failed } => (RestartState::Aborted, Some(reason.clone()), failed.clone()),
     };
-    RestartView { id, state, replaced, total, reason }
+    RestartView { id, state, replaced, total, reason, failed }
 }
 
 fn is_on(slot: &Slot, generation: Generation) -> bool {

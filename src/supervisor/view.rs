@@ -63,6 +63,7 @@ pub(crate) struct RestartView {
     pub(crate) replaced: usize,
     pub(crate) total: usize,
     pub(crate) reason: Option<String>,
+    pub(crate) failed: Option<LastExit>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -353,7 +353,7 @@ fn is_only_said(action: &Action) -> bool {
 fn fits(verdict: &Verdict, completed: bool, ending: bool) -> Check {
     match verdict {
         Verdict::Completed => promise!(completed, "a restart that did not complete is called completed"),
-        Verdict::Aborted { reason } => {
+        Verdict::Aborted { reason, .. } => {
             promise!(!reason.is_empty(), "aborted without a reason");
             promise!(!ending || reason == "shutdown", "a shutdown overtook it, but the reason is {reason}");
         }

@@ -205,7 +205,7 @@ fn spelled(action: &Action) -> String {
             Reply::Accepted => format!("{ticket} accepted"),
             Reply::Refused => format!("{ticket} refused"),
             Reply::Ended(Verdict::Completed) => format!("{ticket} completed"),
-            Reply::Ended(Verdict::Aborted { reason }) => format!("{ticket} aborted: {reason}"),
+            Reply::Ended(Verdict::Aborted { reason, .. }) => format!("{ticket} aborted: {reason}"),
         },
         Action::Report(notice) => notice.to_string(),
         Action::Finish(ending) => format!("finish {ending:?}"),

@@ -1,7 +1,7 @@
 //! The rolling restart when it fails: what aborts it, who stays, who is told.
 
 use super::harness::{Cluster, Spawning, ms, policy};
-use crate::supervisor::{Cause, FailureKind, MasterState, Policy, RestartState};
+use crate::supervisor::{Cause, ExitStatus, FailureKind, MasterState, Policy, RestartState};
 
 #[test]
 fn a_replacement_that_dies_aborts_and_the_old_workers_stay() {
@@ -14,6 +14,9 @@ fn a_replacement_that_dies_aborts_and_the_old_workers_stay() {
     assert_eq!((view.crashes, view.budget_left, view.planned), (0, 100, 1));
     let restart = view.restart.unwrap();
     assert_eq!((restart.state, restart.replaced, restart.total), (RestartState::Aborted, 0, 2));
+    let failed = restart.failed.unwrap();
+    assert_eq!((failed.worker.0, failed.cause), (3, Cause::BootFailed));
+    assert_eq!(failed.status, Some(ExitStatus::Code(1)));
     assert_eq!(cluster.last_cause(0), Some(Cause::BootFailed));
     assert_eq!(cluster.wait(), None, "nothing more is going on");
 }

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use proteus_cluster::{Api, Builder, Cluster, Config, Exit, Handle, Ready, RestartOutcome, Status, Worker};
+use proteus_cluster::{
+    Api, Builder, Cluster, Config, Exit, ExitRecord, Handle, Ready, RestartOutcome, Status, Worker,
+};
 
 use super::closure;
 use crate::harness::{eventually, pause, proc, sys, wait_until};
@@ -258,20 +260,25 @@ fn orders() {
     assert!(early.wait(Duration::from_secs(30)).unwrap_err().is_ended(), "told once");
     running.wait_ready();
     std::fs::write("fail", "").expect("a file");
-    let RestartOutcome::Aborted { reason } =
+    let RestartOutcome::Aborted { reason, failed, .. } =
         handle.restart().expect("taken").wait(Duration::from_secs(30)).expect("in time")
     else {
         panic!("nothing can have replaced anything")
     };
     assert!(reason.contains("died before it was ready: exit status 101"), "{reason}");
+    let failed = failed.expect("the worker that failed");
+    assert_eq!((failed.cause, failed.code), ("boot-failed", Some(101)));
     std::fs::remove_file("fail").expect("the file");
     running.wait_ready();
     let overtaken = handle.restart().expect("taken");
     let hammers: Vec<_> = (0..4).map(|_| thread::spawn(hammer(&handle))).collect();
     handle.shutdown().expect("taken");
-    let reason = "shutdown".to_owned();
     let outcome = overtaken.wait(Duration::from_secs(30)).expect("in time");
-    assert_eq!(outcome, RestartOutcome::Aborted { reason });
+    let by_shutdown = |reason: &str, failed: Option<&ExitRecord>| reason == "shutdown" && failed.is_none();
+    assert!(
+        matches!(&outcome, RestartOutcome::Aborted { reason, failed, .. } if by_shutdown(reason, failed.as_ref())),
+        "{outcome:?}"
+    );
     running.end(Exit::Graceful);
     for hammer in hammers {
         hammer.join().expect("every order after the end is an error");
@@ -291,7 +298,7 @@ fn hammer(handle: &Handle) -> impl FnOnce() + Send + 'static {
             let (restart, look) = (handle.restart(), handle.status());
             match (restart.and_then(|restart| restart.wait(Duration::from_secs(30))), look) {
                 (Err(error), Err(look)) if error.is_ended() && look.is_ended() => return,
-                (Ok(RestartOutcome::Aborted { reason }), _) => assert_eq!(reason, "shutdown"),
+                (Ok(RestartOutcome::Aborted { reason, .. }), _) => assert_eq!(reason, "shutdown"),
                 (Ok(outcome), _) => panic!("{outcome:?} during a shutdown"),
                 (Err(error), _) => assert!(error.is_ended(), "{error}"),
             }
