@@ -11,7 +11,6 @@ pub(crate) struct Asked<'a> {
     /// The number that the path has where the route's has `ID`.
     #[allow(dead_code, reason = "for rows with ID in their path")]
     pub(crate) id: Option<u64>,
-    #[allow(dead_code, reason = "for rows that take some")]
     pub(crate) parameters: Parameters,
     /// Empty unless the route's kind reads one.
     #[allow(dead_code, reason = "for rows of Kind::Message")]
@@ -33,7 +32,6 @@ impl Parameters {
     }
 
     /// The value given to `name`, the last one if it was given twice.
-    #[allow(dead_code, reason = "for rows that take some")]
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().rfind(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }

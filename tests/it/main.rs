@@ -28,4 +28,5 @@ mod sharing;
 mod signals;
 mod slots;
 mod sockets;
+mod verdicts;
 mod walk;
