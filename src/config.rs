@@ -28,6 +28,7 @@ pub use builder::Builder;
 pub(crate) use builder::RESERVED_ENV;
 pub use listener::Listener;
 pub(crate) use listener::ListenerConfig;
+pub(crate) use settings::WORKERS;
 
 use crate::error::Result;
 

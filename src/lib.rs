@@ -29,8 +29,8 @@
 //!
 //! # What it promises
 //!
-//! 1. While at least one worker is healthy, no connection is refused or reset by a restart or by a crash
-//!    of another worker.
+//! 1. While at least one worker is healthy, no connection is refused or reset by a restart, a scale or a
+//!    crash of another worker.
 //! 2. A bad release does not take the service down: a restart replaces nothing until a replacement has
 //!    proved itself, and it says why it stopped.
 //! 3. The master never blocks on a worker, and never dies of what one of them sends.

@@ -42,6 +42,8 @@ pub struct MasterStatus {
     pub state: &'static str,
     /// The generation that serves; the first is 1.
     pub generation: u64,
+    /// How many workers are wanted: the setting `worker`, until an order to scale changes it.
+    pub workers: usize,
     /// Milliseconds since the workers were first started.
     pub uptime_ms: u64,
     /// Whether `minReady` workers are ready and no shutdown has begun: what `/ready` answers.
@@ -172,6 +174,7 @@ impl Status {
                 MasterState::ShuttingDown => "shutting-down",
             },
             generation: view.generation.0,
+            workers: view.wanted,
             uptime_ms: milliseconds(view.uptime),
             ready: view.readiness == Readiness::Ready,
         };

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::patience::patiently;
+use super::reuseport::Group;
 use super::socketfile::{self, SocketFile};
 use crate::config::{ListenAddress, ListenerConfig};
 use crate::error::{Error, Kind, Result};
@@ -58,8 +59,8 @@ struct Listener {
 enum Sockets {
     /// One for all workers.
     Shared(Arc<OwnedFd>),
-    /// One a slot (`reusePort`): a worker's successor inherits it with its queue.
-    PerSlot(Vec<Arc<OwnedFd>>),
+    /// One a slot (`reusePort`).
+    PerSlot(Group),
     /// The master is shutting down; its copies are closed.
     Closed,
 }
@@ -89,6 +90,23 @@ impl Listeners {
     pub(super) fn for_slot<'a>(&'a self, slot: usize) -> impl Iterator<Item = (&'a str, BorrowedFd<'a>)> {
         let of = move |listener: &'a Listener| Some((listener.name.as_str(), listener.socket(slot)?.as_fd()));
         self.configured.iter().filter_map(of)
+    }
+
+    /// The sockets that this slot alone has, where it has none yet.
+    pub(super) fn open_slot(&mut self, slot: usize) -> io::Result<()> {
+        self.groups().try_for_each(|group| group.open(slot))
+    }
+
+    /// Closes them.
+    pub(super) fn close_slot(&mut self, slot: usize) {
+        self.groups().for_each(|group| group.close(slot));
+    }
+
+    fn groups(&mut self) -> impl Iterator<Item = &mut Group> {
+        self.configured.iter_mut().filter_map(|listener| match &mut listener.sockets {
+            Sockets::PerSlot(group) => Some(group),
+            Sockets::Shared(_) | Sockets::Closed => None,
+        })
     }
 
     /// Names and addresses for the status.
@@ -177,10 +195,9 @@ impl Listener {
                 (Sockets::shared(socket), config.address.clone(), Some(file))
             }
             ListenAddress::Tcp(_) | ListenAddress::Udp(_) if config.reuse_port => {
-                let sockets = bind_per_slot(config, slots)?;
-                let address = sockets.first().map(|socket| bound_address(&config.address, socket));
-                let address = address.unwrap_or_else(|| config.address.clone());
-                (Sockets::per_slot(sockets), address, None)
+                let group = Group::bind(config, slots)?;
+                let address = group.address().clone();
+                (Sockets::PerSlot(group), address, None)
             }
             ListenAddress::Tcp(at) | ListenAddress::Udp(at) => {
                 let socket = bind_ip(&config.address, *at, config.backlog, Sharing::Alone)?;
@@ -194,7 +211,7 @@ impl Listener {
     fn socket(&self, slot: usize) -> Option<&Arc<OwnedFd>> {
         match &self.sockets {
             Sockets::Shared(socket) => Some(socket),
-            Sockets::PerSlot(sockets) => sockets.get(slot),
+            Sockets::PerSlot(group) => group.socket(slot),
             Sockets::Closed => None,
         }
     }
@@ -208,10 +225,6 @@ impl Sockets {
     fn shared(socket: Socket) -> Self {
         Sockets::Shared(Arc::new(socket.into()))
     }
-
-    fn per_slot(sockets: Vec<Socket>) -> Self {
-        Sockets::PerSlot(sockets.into_iter().map(|socket| Arc::new(socket.into())).collect())
-    }
 }
 
 fn shutting_down() -> Error {
@@ -220,12 +233,17 @@ fn shutting_down() -> Error {
 
 /// Whether other sockets may be bound to the same address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sharing {
+pub(super) enum Sharing {
     Alone,
     ReusePort,
 }
 
-fn bind_ip(kind: &ListenAddress, at: SocketAddr, backlog: u32, sharing: Sharing) -> io::Result<Socket> {
+pub(super) fn bind_ip(
+    kind: &ListenAddress,
+    at: SocketAddr,
+    backlog: u32,
+    sharing: Sharing,
+) -> io::Result<Socket> {
     let is_udp = matches!(kind, ListenAddress::Udp(_));
     let (style, protocol) = if is_udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
     let socket = Socket::new(Domain::for_address(at), style, Some(protocol))?;
@@ -242,23 +260,7 @@ fn bind_ip(kind: &ListenAddress, at: SocketAddr, backlog: u32, sharing: Sharing)
     Ok(socket)
 }
 
-/// One socket a slot, all on the port of the first.
-fn bind_per_slot(config: &ListenerConfig, slots: usize) -> io::Result<Vec<Socket>> {
-    let (ListenAddress::Tcp(mut at) | ListenAddress::Udp(mut at)) = config.address.clone() else {
-        return Err(io::ErrorKind::Unsupported.into());
-    };
-    // SO_REUSEPORT would let us in beside a stranger of the same user; bound alone, the kernel tells.
-    drop(bind_ip(&config.address, at, config.backlog, Sharing::Alone)?);
-    let mut sockets = Vec::with_capacity(slots);
-    for _ in 0..slots {
-        let socket = bind_ip(&config.address, at, config.backlog, Sharing::ReusePort)?;
-        at.set_port(socket.local_addr()?.as_socket().map_or(at.port(), |bound| bound.port()));
-        sockets.push(socket);
-    }
-    Ok(sockets)
-}
-
-fn bound_address(wanted: &ListenAddress, socket: &Socket) -> ListenAddress {
+pub(super) fn bound_address(wanted: &ListenAddress, socket: &Socket) -> ListenAddress {
     let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
     match (wanted, bound) {
         (ListenAddress::Tcp(_), Some(bound)) => ListenAddress::Tcp(bound),

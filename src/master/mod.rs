@@ -10,6 +10,7 @@ pub(crate) mod patience;
 mod perform;
 mod pidfile;
 mod process;
+mod reuseport;
 pub(crate) mod signals;
 pub(crate) mod socketfile;
 mod spawn;
@@ -18,7 +19,6 @@ mod token;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -30,9 +30,9 @@ pub use start::{check, own_process};
 
 use crate::config::{Config, ListenAddress};
 use crate::error::{Error, Result};
-use crate::handle::{Command, Word};
+use crate::handle::Command;
 use crate::status::{ListenerStatus, Status};
-use crate::supervisor::{Ending, Event, Moment, Supervisor, Ticket, WorkerId};
+use crate::supervisor::{Ending, Event, Moment, Reply, Supervisor, Ticket, WorkerId};
 use crate::sys::spawn::Spawner;
 
 use listener::Listeners;
@@ -56,7 +56,7 @@ pub(crate) struct Master {
     spawner: Spawner,
     listeners: Listeners,
     processes: BTreeMap<WorkerId, Process>,
-    waiting: BTreeMap<Ticket, Sender<Word>>,
+    waiting: BTreeMap<Ticket, Sender<Reply>>,
     next_ticket: u64,
     role: Role,
     /// How performing an action went: told before anything else.
@@ -81,14 +81,12 @@ pub(crate) enum Role {
 }
 
 impl Master {
-    /// Runs until every worker is gone. Who still waits for an answer then gets it from the caller, once
-    /// everything is given back.
-    pub(crate) fn run(mut self) -> (Result<Ending>, Vec<Sender<Word>>) {
+    /// Runs until every worker is gone.
+    pub(crate) fn run(mut self) -> Result<Ending> {
         let before = self.signals.unblock();
         let ending = self.turn_until_the_end();
         before.apply();
-        let waiting = mem::take(&mut self.waiting).into_values().collect();
-        (ending.map_err(|error| Error::start("the event loop", error)), waiting)
+        ending.map_err(|error| Error::start("the event loop", error))
     }
 
     fn turn_until_the_end(&mut self) -> io::Result<Ending> {
@@ -137,7 +135,7 @@ impl Master {
 
     /// Drains every ready source into the queue of events.
     fn gather(&mut self, ready: &Events) {
-        let again = mem::take(&mut self.unfinished);
+        let again = std::mem::take(&mut self.unfinished);
         let sources = ready.iter().filter_map(|event| Source::from_token(event.token()));
         for source in again.into_iter().chain(sources) {
             match source {

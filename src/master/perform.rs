@@ -6,7 +6,6 @@ use super::notify::NotifySocket;
 use super::process::Process;
 use super::spawn::{Newcomer, passing};
 use crate::config::ListenAddress;
-use crate::handle::Word;
 use crate::message::ToWorker;
 use crate::supervisor::{
     Action, Ending, Event, Generation, Notice, Notification, Reply, Severity, SpawnFailure, Ticket, WorkerId,
@@ -21,6 +20,7 @@ impl Master {
             Action::Kill { worker } => self.kill(worker),
             Action::CloseListeners => self.listeners.close(),
             Action::ReleaseListeners { unused_since } => self.listeners.release(unused_since),
+            Action::CloseSlot { slot } => self.listeners.close_slot(slot),
             Action::Reply { ticket, reply } => self.reply(ticket, &reply),
             Action::Report(notice) => self.report(&notice),
             Action::Finish(ending) => return Some(ending),
@@ -42,6 +42,7 @@ impl Master {
         slot: usize,
         generation: Generation,
     ) -> Result<(), SpawnFailure> {
+        self.listeners.open_slot(slot).map_err(|error| passing("a socket for the slot", &error))?;
         let (channel, theirs) = Channel::pair().map_err(|error| passing("channel", &error))?;
         let notify = NotifySocket::bind(worker).map_err(|error| passing("notify socket", &error))?;
         let newcomer = Newcomer {
@@ -68,12 +69,16 @@ impl Master {
     }
 
     fn disconnect(&mut self, worker: WorkerId, by: Notification) {
-        self.send(worker, &ToWorker::Disconnect, None);
-        let Some(process) = self.processes.get(&worker) else { return };
         let signals: &[i32] = match by {
             Notification::Channel => &[libc::SIGCONT],
-            Notification::ChannelAndSignal => &[self.config.stop_signal, libc::SIGCONT],
+            Notification::ChannelAndSignal | Notification::Signal => {
+                &[self.config.stop_signal, libc::SIGCONT]
+            }
         };
+        if by != Notification::Signal {
+            self.send(worker, &ToWorker::Disconnect, None);
+        }
+        let Some(process) = self.processes.get(&worker) else { return };
         for signal in signals {
             warn_unless_gone(worker, process.child.signal(*signal));
         }
@@ -88,7 +93,7 @@ impl Master {
 
     fn reply(&mut self, ticket: Ticket, reply: &Reply) {
         if let Some(waiting) = self.waiting.remove(&ticket) {
-            let listening = waiting.send(Word::Reply(reply.clone())).is_ok();
+            let listening = waiting.send(reply.clone()).is_ok();
             if listening && *reply == Reply::Accepted {
                 self.waiting.insert(ticket, waiting);
             }

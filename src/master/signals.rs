@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use signal_hook::SigId;
 use signal_hook::low_level;
 
-use crate::supervisor::{Order, Origin};
+use crate::supervisor::{Order, Origin, Scale};
 use crate::sys::signal::{Disposition, Handler, Mask, set_default};
 
 /// What the master does on a signal.
@@ -75,14 +75,14 @@ pub(crate) const SIGNALS: &[Row] = &[
     Row {
         signal: libc::SIGTTIN,
         name: "SIGTTIN",
-        response: Response::NotYet("one worker more"),
-        meaning: "caught and named in the log; neither kills nor stops the master",
+        response: Response::Order(Order::Scale(Scale::OneMore)),
+        meaning: "one worker more",
     },
     Row {
         signal: libc::SIGTTOU,
         name: "SIGTTOU",
-        response: Response::NotYet("one worker fewer"),
-        meaning: "caught and named in the log; neither kills nor stops the master",
+        response: Response::Order(Order::Scale(Scale::OneFewer)),
+        meaning: "one worker fewer, which finishes its work first; the last one stays",
     },
 ];
 

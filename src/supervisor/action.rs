@@ -18,12 +18,13 @@ pub(crate) enum Action {
     CloseListeners,
     /// Drop listeners bound on demand that no worker of this or a later generation asked for.
     ReleaseListeners { unused_since: Generation },
+    /// Close the sockets that this slot alone has: it was given up, and nobody is left in it.
+    CloseSlot { slot: usize },
     /// Answer somebody who gave an order.
     Reply { ticket: Ticket, reply: Reply },
     /// Put it in the log.
     Report(Notice),
-    /// Every worker is reaped (or given up on): leave the loop. Who waits for that is told
-    /// when all is given back.
+    /// Every worker is reaped (or given up on): leave the loop.
     Finish(Ending),
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::ids::{Ticket, WorkerId};
+use super::ids::{Headcount, Ticket, WorkerId};
 
 /// A fact that the driver reports to the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,15 @@ pub(crate) enum Order {
     Restart,
     Shutdown(Origin),
     ForceShutdown,
+    Scale(Scale),
+}
+
+/// How many workers are wanted from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    To(Headcount),
+    OneMore,
+    OneFewer,
 }
 
 impl fmt::Display for Order {
@@ -42,6 +51,7 @@ impl fmt::Display for Order {
             Order::Restart => "restart",
             Order::Shutdown(_) => "shutdown",
             Order::ForceShutdown => "force shutdown",
+            Order::Scale(_) => "scale",
         })
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use crate::config::WORKERS;
+
 /// Time since the master started. Monotonic: the core takes it as an argument and reads no clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(pub(crate) Duration);
@@ -52,6 +54,21 @@ id!(
     /// Somebody who waits for the answer to an order; chosen by the driver.
     Ticket
 );
+
+/// A number of workers that a cluster can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Headcount(usize);
+
+impl Headcount {
+    /// `None` outside the range that the setting `worker` has.
+    pub(crate) fn new(workers: usize) -> Option<Self> {
+        WORKERS.contains(&workers).then_some(Headcount(workers))
+    }
+
+    pub(crate) fn get(self) -> usize {
+        self.0
+    }
+}
 
 impl WorkerId {
     pub(super) const FIRST: WorkerId = WorkerId(1);

@@ -2,12 +2,15 @@
 
 use super::ids::WorkerId;
 use super::slot::{Cause, Custom, Kill, Patience, Place, State, Voice, Worker};
-use super::{Action, Boot, ExitStatus, KILL_GRACE, LastExit, Moment, Notice, Supervisor};
+use super::{Action, Boot, ExitStatus, KILL_GRACE, LastExit, Moment, Notice, Notification, Supervisor};
 
 impl Supervisor {
     pub(super) fn said_hello(&mut self, worker: WorkerId) {
         if let Some(worker) = self.worker_mut(worker) {
             worker.voice = Voice::SaidHello;
+            if let State::Disconnecting { signal_at, .. } = &mut worker.state {
+                *signal_at = None;
+            }
         }
     }
 
@@ -56,11 +59,13 @@ impl Supervisor {
             // Somebody else's time-out has just given it another one (an abort dismisses replacements).
             return;
         }
+        let now = self.now;
         match worker.state {
             State::Starting => match worker.patience(&self.policy, self.custom) {
                 Patience::CountsAsReady(_) => self.become_ready(id),
                 Patience::TimesOut(_) => self.ready_timed_out(slot, place, id),
             },
+            State::Disconnecting { due, signal_at: Some(_) } if now < due => self.signal_after_all(id),
             State::Disconnecting { .. } => {
                 let limit = self.policy.disconnect_timeout;
                 self.report(Notice::DisconnectTimedOut { worker: id, slot, limit });
@@ -97,6 +102,7 @@ impl Supervisor {
         if let Some(worker) = self.worker_mut(id) {
             worker.state = State::Unkillable { why };
         }
+        self.vacated(slot);
         if place == Place::Seat
             && let Some(generation) = generation
         {
@@ -118,12 +124,22 @@ impl Supervisor {
     pub(super) fn dismiss(&mut self, slot: usize, mut worker: Worker) {
         match worker.state {
             State::Starting | State::Ready { .. } => {
-                worker.state = State::Disconnecting { due: self.now + self.policy.disconnect_timeout };
-                self.act(Action::Disconnect { worker: worker.id, by: worker.notification() });
+                let (by, signal_at) = worker.notification(self.now);
+                worker.state =
+                    State::Disconnecting { due: self.now + self.policy.disconnect_timeout, signal_at };
+                self.act(Action::Disconnect { worker: worker.id, by });
             }
             State::Disconnecting { .. } | State::Killed { .. } | State::Unkillable { .. } => {}
         }
         self.slots[slot].leaving.push(worker);
+    }
+
+    /// It was told while it booted, by its channel alone, and has not said that it reads that.
+    fn signal_after_all(&mut self, id: WorkerId) {
+        if let Some(State::Disconnecting { signal_at, .. }) = self.worker_mut(id).map(|w| &mut w.state) {
+            *signal_at = None;
+            self.act(Action::Disconnect { worker: id, by: Notification::Signal });
+        }
     }
 
     /// A worker was reaped: the seat, the successor or a leaving one is gone.
@@ -140,6 +156,7 @@ impl Supervisor {
             Place::Leaving(at) => {
                 slot.leaving.swap_remove(at);
                 self.report(Notice::Stopped { worker: id, slot: index, status });
+                self.vacated(index);
             }
             Place::Seat => {
                 self.crashed(index, id, worker.generation, cause, status);
@@ -155,7 +172,7 @@ impl Supervisor {
 
     /// All workers ready for `stableAfter` fills the fork budget again.
     pub(super) fn watch_stability(&mut self) {
-        let all_ready = self.slots.iter().all(|slot| slot.occupant().is_some_and(Worker::is_ready));
+        let all_ready = self.wanted().iter().all(|slot| slot.occupant().is_some_and(Worker::is_ready));
         if !all_ready {
             self.all_ready_since = None;
             return;
@@ -166,7 +183,7 @@ impl Supervisor {
         }
         if self.boot != Boot::AllReady {
             self.boot = Boot::AllReady;
-            self.report(Notice::AllReady { workers: self.slots.len() });
+            self.report(Notice::AllReady { workers: self.policy.workers });
         }
     }
 

@@ -16,6 +16,7 @@ mod life;
 mod notice;
 mod respawn;
 mod restart;
+mod scale;
 mod shutdown;
 mod slot;
 mod view;
@@ -28,9 +29,11 @@ mod tests;
 use std::time::Duration;
 
 pub(crate) use action::{Action, Ending, Reply, Verdict};
-pub(crate) use event::{Event, ExitStatus, FailureKind, Order, Origin, SpawnFailure};
-pub(crate) use ids::{Generation, Moment, RestartId, Ticket, WorkerId};
+pub(crate) use event::{Event, ExitStatus, FailureKind, Order, Origin, Scale, SpawnFailure};
+pub(crate) use ids::{Generation, Headcount, Moment, RestartId, Ticket, WorkerId};
 pub(crate) use notice::{Notice, Severity};
+#[cfg(test)]
+use slot::HELLO_GRACE;
 pub(crate) use slot::{Cause, LastExit, Notification};
 pub(crate) use view::{MasterState, Readiness, RestartState, RestartView, View, WorkerState, WorkerView};
 
@@ -48,6 +51,7 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 /// The settings that decisions depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
+    /// How many are wanted; a scale order changes it.
     pub(crate) workers: usize,
     pub(crate) max_fork_count: u32,
     pub(crate) stable_after: Duration,
@@ -163,6 +167,7 @@ impl Supervisor {
             Event::Ordered { order: Order::Restart, ticket } => self.order_restart(ticket),
             Event::Ordered { order: Order::Shutdown(origin), ticket } => self.order_shutdown(origin, ticket),
             Event::Ordered { order: Order::ForceShutdown, ticket } => self.order_force(ticket),
+            Event::Ordered { order: Order::Scale(scale), ticket } => self.order_scale(scale, ticket),
             Event::TimePassed => self.end_trial(),
         }
     }

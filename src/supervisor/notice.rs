@@ -82,6 +82,15 @@ pub(crate) enum Notice {
     OrderRefused {
         order: Order,
     },
+    Scaled {
+        from: usize,
+        to: usize,
+        /// `minReady`, where that is more than there will be.
+        short_of: Option<usize>,
+    },
+    ScaleChangesNothing {
+        workers: usize,
+    },
     ShutdownBegan {
         workers: usize,
         limit: Duration,
@@ -121,12 +130,15 @@ impl Notice {
             | Notice::ReadyTimedOut { .. }
             | Notice::DisconnectTimedOut { .. }
             | Notice::OrderRefused { .. }
+            | Notice::Scaled { short_of: Some(_), .. }
             | Notice::ForceBegan { .. } => Severity::Warning,
             Notice::AllReady { .. }
             | Notice::RestartBegan { .. }
             | Notice::RestartQueued { .. }
             | Notice::CanaryReady { .. }
             | Notice::RestartCompleted { .. }
+            | Notice::Scaled { short_of: None, .. }
+            | Notice::ScaleChangesNothing { .. }
             | Notice::ShutdownBegan { .. } => Severity::Info,
             Notice::WorkerReady { .. } | Notice::Stopped { .. } | Notice::Replaced { .. } => Severity::Debug,
         }
@@ -217,6 +229,17 @@ impl fmt::Display for Notice {
                 write!(f, "restart {id} aborted with {replaced} of {total} workers replaced: {reason}")
             }
             Notice::OrderRefused { order } => write!(f, "{order} refused: a shutdown has begun"),
+            Notice::Scaled { from, to, short_of } => {
+                write!(f, "scaling from {from} to {}", Workers(*to))?;
+                match short_of {
+                    Some(least) => write!(f, "; /ready will answer 503: minReady is {least}"),
+                    None => Ok(()),
+                }
+            }
+            Notice::ScaleChangesNothing { workers } => {
+                let are = if *workers == 1 { "is" } else { "are" };
+                write!(f, "nothing to scale: there {are} {} already", Workers(*workers))
+            }
             Notice::ShutdownBegan { workers, limit } => write!(
                 f,
                 "shutting down: {} may take {} ms to finish the work in hand",

@@ -75,6 +75,7 @@ impl Supervisor {
             }
             Place::Leaving(at) => {
                 self.slots[slot].leaving.swap_remove(at);
+                self.vacated(slot);
             }
         }
     }

@@ -142,7 +142,7 @@ impl Supervisor {
             Phase::Rest => self.policy.surge,
         };
         let mut on_trial = self.slots.iter().filter(|slot| slot.successor.is_some()).count();
-        for slot in 0..self.slots.len() {
+        for slot in 0..self.wanted().len() {
             if on_trial >= width {
                 return;
             }
@@ -157,12 +157,12 @@ impl Supervisor {
 
     fn complete_when_done(&mut self) {
         let Some(rolling) = &self.rolling else { return };
-        if !self.slots.iter().all(|slot| is_on(slot, rolling.generation)) {
+        if !self.wanted().iter().all(|slot| is_on(slot, rolling.generation)) {
             return;
         }
         let Some(rolling) = self.rolling.take() else { return };
         self.generation = rolling.generation;
-        let replaced = self.slots.len();
+        let replaced = self.policy.workers;
         self.report(Notice::RestartCompleted { id: rolling.id, replaced });
         self.act(Action::ReleaseListeners { unused_since: rolling.generation });
         self.finish_restart(rolling, replaced, &Verdict::Completed);
@@ -177,13 +177,13 @@ impl Supervisor {
             }
         }
         let replaced = self.slots.iter().filter(|slot| is_on(slot, rolling.generation)).count();
-        let (id, total) = (rolling.id, self.slots.len());
+        let (id, total) = (rolling.id, self.policy.workers);
         self.report(Notice::RestartAborted { id, replaced, total, reason: reason.to_owned() });
         self.finish_restart(rolling, replaced, &Verdict::Aborted { reason: reason.to_owned(), failed });
     }
 
     fn finish_restart(&mut self, rolling: Rolling, replaced: usize, verdict: &Verdict) {
-        self.finished_restart = Some(finished(rolling.id, replaced, self.slots.len(), verdict));
+        self.finished_restart = Some(finished(rolling.id, replaced, self.policy.workers, verdict));
         for ticket in rolling.tickets {
             self.act(Action::Reply { ticket, reply: Reply::Ended(verdict.clone()) });
         }
@@ -194,7 +194,7 @@ impl Supervisor {
         self.abort_restart(reason, None);
         let Some(Remembered { id, tickets }) = self.remembered.take() else { return };
         let verdict = Verdict::Aborted { reason: reason.to_owned(), failed: None };
-        self.finished_restart = Some(finished(id, 0, self.slots.len(), &verdict));
+        self.finished_restart = Some(finished(id, 0, self.policy.workers, &verdict));
         for ticket in tickets {
             self.act(Action::Reply { ticket, reply: Reply::Ended(verdict.clone()) });
         }
@@ -207,7 +207,7 @@ impl Supervisor {
     pub(super) fn restart_view(&self) -> Option<RestartView> {
         let Some(rolling) = &self.rolling else { return self.finished_restart.clone() };
         let replaced = self.slots.iter().filter(|slot| is_on(slot, rolling.generation)).count();
-        let (total, state) = (self.slots.len(), RestartState::Running);
+        let (total, state) = (self.policy.workers, RestartState::Running);
         Some(RestartView { id: rolling.id, state, replaced, total, reason: None, failed: None })
     }
 }

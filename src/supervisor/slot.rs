@@ -9,6 +9,10 @@ use super::event::ExitStatus;
 use super::ids::{Generation, Moment, WorkerId};
 use crate::config::Ready;
 
+/// A worker that reads its channel says hello in the first moments of its life, before it accepts anything.
+/// Signalled in these, it could die with its first connection in hand.
+pub(super) const HELLO_GRACE: Duration = Duration::from_millis(250);
+
 /// A process of the cluster, as the core sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Worker {
@@ -33,9 +37,11 @@ pub(super) enum State {
     Ready {
         since: Moment,
     },
-    /// Told to leave; killed at `due`.
+    /// Told to leave; killed at `due`. `stopSignal` follows the line on its channel at `signal_at`, where that
+    /// is still to come.
     Disconnecting {
         due: Moment,
+        signal_at: Option<Moment>,
     },
     /// SIGKILL is on its way; `due` is when we stop counting on it.
     Killed {
@@ -63,6 +69,8 @@ pub(crate) enum Notification {
     Channel,
     /// The line, and `stopSignal` for those that do not read it.
     ChannelAndSignal,
+    /// `stopSignal` after all: it was told by its channel alone, and never said hello.
+    Signal,
 }
 
 /// What a starting worker's time-out means.
@@ -112,15 +120,19 @@ impl Worker {
             State::Starting => match self.patience(policy, custom) {
                 Patience::CountsAsReady(due) | Patience::TimesOut(due) => Some(due),
             },
-            State::Disconnecting { due } | State::Killed { due, .. } => Some(*due),
+            State::Disconnecting { due, signal_at } => Some(signal_at.map_or(*due, |at| at.min(*due))),
+            State::Killed { due, .. } => Some(*due),
             State::Ready { .. } | State::Unkillable { .. } => None,
         }
     }
 
-    pub(super) fn notification(&self) -> Notification {
-        match self.voice {
-            Voice::SaidHello => Notification::Channel,
-            Voice::Silent => Notification::ChannelAndSignal,
+    /// How it is told to go, and when `stopSignal` follows, where that is not at once.
+    pub(super) fn notification(&self, now: Moment) -> (Notification, Option<Moment>) {
+        let hello_due = self.started + HELLO_GRACE;
+        match (self.voice, &self.state) {
+            (Voice::SaidHello, _) => (Notification::Channel, None),
+            (Voice::Silent, State::Starting) if now < hello_due => (Notification::Channel, Some(hello_due)),
+            (Voice::Silent, _) => (Notification::ChannelAndSignal, None),
         }
     }
 
@@ -219,7 +231,7 @@ pub(super) enum Seat {
         generation: Generation,
         cover: Cover,
     },
-    /// Nobody comes any more: the cluster is shutting down.
+    /// Nobody comes any more: the slot was given up, or the cluster is shutting down.
     Closed,
 }
 

@@ -13,6 +13,8 @@ pub(crate) struct View {
     pub(crate) state: MasterState,
     pub(crate) generation: Generation,
     pub(crate) uptime: Duration,
+    /// How many workers are wanted.
+    pub(crate) wanted: usize,
     pub(crate) workers: Vec<WorkerView>,
     pub(crate) restart: Option<RestartView>,
     pub(crate) crashes: u64,
@@ -86,6 +88,7 @@ impl Supervisor {
             state,
             generation: self.generation,
             uptime: now.0,
+            wanted: self.policy.workers,
             workers: self.slots.iter().enumerate().flat_map(|(index, slot)| rows(index, slot, now)).collect(),
             restart: self.restart_view(),
             crashes: self.crashes,

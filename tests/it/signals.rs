@@ -86,8 +86,6 @@ fn other_signals_neither_kill_nor_stop_nor_restart() {
     let said = [
         (libc::SIGHUP, "SIGHUP: ignored"),
         (libc::SIGUSR1, "SIGUSR1: reopening log files is not available yet"),
-        (libc::SIGTTIN, "SIGTTIN: one worker more is not available yet"),
-        (libc::SIGTTOU, "SIGTTOU: one worker fewer is not available yet"),
     ];
     for (signal, text) in said {
         master.signal(signal);

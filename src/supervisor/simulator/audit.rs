@@ -7,7 +7,8 @@ use super::books::{
 use super::promise;
 use super::story::Scene;
 use crate::supervisor::{
-    Action, Ending, Generation, KILL_GRACE, Notice, Notification, Order, Reply, Ticket, Verdict, WorkerId,
+    Action, Ending, Generation, HELLO_GRACE, KILL_GRACE, Notice, Notification, Order, Reply, Ticket, Verdict,
+    WorkerId,
 };
 
 impl Books {
@@ -27,6 +28,7 @@ impl Books {
                 promise!(*unused_since == self.running_generation, "listeners of the wrong generation");
                 Ok(())
             }
+            Action::CloseSlot { slot } => self.close_slot(*slot),
             Action::Reply { ticket, reply } => self.answer(*ticket, reply),
             Action::Report(notice) => self.reported(notice),
             Action::Finish(ending) => self.finish(ending),
@@ -40,7 +42,8 @@ impl Books {
             "spawned after a shutdown order"
         );
         promise!(self.newest.is_none_or(|newest| id > newest), "worker ids do not rise");
-        promise!(slot < self.seats.len(), "slot {slot} does not exist");
+        promise!(slot < self.wanted, "slot {slot} is not wanted");
+        self.open[slot] = true;
         self.newest = Some(id);
         let seat_is_free = self.holder(slot).is_none();
         let post = if generation == self.seats[slot] {
@@ -56,7 +59,16 @@ impl Books {
         };
         self.spawns += 1;
         let (life, spawned) = (Life::Booting, self.now);
-        self.living.push(Entry { id, slot, generation, spawned, said_hello: false, post, life });
+        self.living.push(Entry {
+            id,
+            slot,
+            generation,
+            spawned,
+            said_hello: false,
+            signal_at: None,
+            post,
+            life,
+        });
         Ok(())
     }
 
@@ -83,6 +95,9 @@ impl Books {
 
     /// Told once, while it lives, and only because a replacement serves, a restart failed, or all go.
     fn disconnect(&mut self, id: WorkerId, by: Notification) -> Check {
+        if by == Notification::Signal {
+            return self.signal(id);
+        }
         let (now, ending) = (self.now, self.course != Course::Running);
         let Some(entry) = self.entry_mut(id) else {
             return Err(format!("disconnect of worker {id}, who is gone"));
@@ -92,7 +107,15 @@ impl Books {
             "worker {id} is told to leave in state {:?}",
             entry.life
         );
-        let expected = if entry.said_hello { Notification::Channel } else { Notification::ChannelAndSignal };
+        let about_to_say_hello = entry.life == Life::Booting && now < entry.spawned + HELLO_GRACE;
+        let expected = match (entry.said_hello, about_to_say_hello) {
+            (false, true) => {
+                entry.signal_at = Some(entry.spawned + HELLO_GRACE);
+                Notification::Channel
+            }
+            (true, _) => Notification::Channel,
+            (false, false) => Notification::ChannelAndSignal,
+        };
         promise!(by == expected, "worker {id} is told by {by:?}");
         let (was, booting) = (entry.post, entry.life == Life::Booting);
         entry.life = Life::Told { at: now };
@@ -104,6 +127,19 @@ impl Books {
         if ending && booting {
             self.story.tell(Scene::ShutdownOfABootingWorker);
         }
+        Ok(())
+    }
+
+    /// `stopSignal` follows for those that were told as they booted and never said hello.
+    fn signal(&mut self, id: WorkerId) -> Check {
+        let now = self.now;
+        let Some(entry) = self.entry_mut(id) else {
+            return Err(format!("worker {id} is signalled, but gone"));
+        };
+        promise!(matches!(entry.life, Life::Told { .. }), "worker {id} is signalled in {:?}", entry.life);
+        let due = entry.signal_at.take();
+        promise!(due.is_some_and(|due| due <= now), "worker {id} is signalled; due is {due:?}");
+        self.story.tell(Scene::SignalledAfterAll);
         Ok(())
     }
 
@@ -153,6 +189,16 @@ impl Books {
             entry.post = Post::Leaving;
         }
         self.course = Course::ShuttingDown { since: self.now, delay: std::time::Duration::ZERO };
+        Ok(())
+    }
+
+    /// A slot's sockets go once nobody is left who could serve what waits in them.
+    fn close_slot(&mut self, slot: usize) -> Check {
+        promise!(self.course == Course::Running && slot >= self.wanted, "slot {slot} is closed, but wanted");
+        let left = self.living.iter().find(|entry| entry.slot == slot && entry.life != Life::GivenUpOn);
+        promise!(left.is_none(), "slot {slot} is closed under {left:?}");
+        self.open[slot] = false;
+        self.story.tell(Scene::SlotClosed);
         Ok(())
     }
 
@@ -241,6 +287,8 @@ impl Books {
             | Notice::DisconnectTimedOut { .. }
             | Notice::CanaryReady { .. }
             | Notice::OrderRefused { .. }
+            | Notice::Scaled { .. }
+            | Notice::ScaleChangesNothing { .. }
             | Notice::ShutdownBegan { .. } => Ok(()),
         }
     }
@@ -299,7 +347,7 @@ impl Books {
 
     fn restart_completed(&mut self) -> Check {
         let Some(roll) = self.roll.take() else { return Err("completed twice".to_owned()) };
-        let everywhere = self.seats.iter().all(|generation| *generation == roll.generation);
+        let everywhere = self.seats[..self.wanted].iter().all(|generation| *generation == roll.generation);
         promise!(everywhere, "completed with an old worker in its seat");
         self.turn.restart = RestartFate::Completed;
         self.running_generation = roll.generation;
@@ -345,6 +393,7 @@ fn is_only_said(action: &Action) -> bool {
         | Action::Kill { .. }
         | Action::CloseListeners
         | Action::ReleaseListeners { .. }
+        | Action::CloseSlot { .. }
         | Action::Reply { reply: Reply::Accepted | Reply::Ended(_), .. }
         | Action::Finish(_) => false,
     }

@@ -1,12 +1,13 @@
 //! The world's own books: what an onlooker knows from the facts told and the actions ordered,
 //! without a look inside the core. The invariants are checked against these.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use super::story::{Scene, Story};
 use crate::config::Ready;
 use crate::supervisor::{
-    Ending, Event, FailureKind, Generation, Moment, Order, Origin, Policy, Ticket, WorkerId,
+    Ending, Event, FailureKind, Generation, Moment, Order, Origin, Policy, Scale, Ticket, WorkerId,
 };
 
 /// A worker that was ordered and is not reaped yet.
@@ -17,6 +18,8 @@ pub(super) struct Entry {
     pub(super) generation: Generation,
     pub(super) spawned: Moment,
     pub(super) said_hello: bool,
+    /// When `stopSignal` is due after the line, unless it says hello.
+    pub(super) signal_at: Option<Moment>,
     pub(super) post: Post,
     pub(super) life: Life,
 }
@@ -79,7 +82,13 @@ pub(super) struct Books {
     pub(super) policy: Policy,
     pub(super) now: Moment,
     pub(super) living: Vec<Entry>,
-    /// The generation of each seat.
+    /// How many workers are wanted.
+    pub(super) wanted: usize,
+    /// Seats that have come beside the first ones, ever.
+    pub(super) grown: u64,
+    /// Slots that may have sockets of their own.
+    pub(super) open: Vec<bool>,
+    /// The generation of each seat, also of those that were given up.
     pub(super) seats: Vec<Generation>,
     pub(super) askers: Vec<Asker>,
     pub(super) course: Course,
@@ -156,6 +165,9 @@ impl Books {
             policy: policy.clone(),
             now: Moment::default(),
             living: Vec::with_capacity(8),
+            wanted: policy.workers,
+            grown: 0,
+            open: vec![false; policy.workers],
             seats: vec![Generation::FIRST; policy.workers],
             askers: Vec::new(),
             course: Course::Running,
@@ -204,7 +216,7 @@ impl Books {
     }
 
     pub(super) fn all_serving(&self) -> bool {
-        (0..self.seats.len())
+        (0..self.wanted)
             .all(|slot| self.holder(slot).is_some_and(|entry| matches!(entry.life, Life::Serving { .. })))
     }
 
@@ -234,6 +246,7 @@ impl Books {
             Event::SaidHello { worker } => {
                 if let Some(entry) = self.entry_mut(*worker) {
                     entry.said_hello = true;
+                    entry.signal_at = None;
                 }
             }
             Event::SaidReady { worker } => {
@@ -295,15 +308,20 @@ impl Books {
     fn asked(&mut self, order: Order, ticket: Option<Ticket>) {
         let (running, ended) = (self.course == Course::Running, self.is_finished());
         let expects = match order {
-            Order::Restart | Order::Shutdown(_) if running => Answer::Accepted,
+            Order::Restart | Order::Shutdown(_) | Order::Scale(_) if running => Answer::Accepted,
             Order::ForceShutdown if !ended => Answer::Accepted,
-            Order::Restart | Order::Shutdown(_) | Order::ForceShutdown => Answer::Refused,
+            Order::Restart | Order::Shutdown(_) | Order::ForceShutdown | Order::Scale(_) => Answer::Refused,
         };
+        if let Order::Scale(scale) = order
+            && running
+        {
+            self.scaled(scale);
+        }
         if ended {
             self.story.tell(Scene::OrderAfterTheEnd);
         }
         self.turn.asked = match order {
-            Order::Restart => Asked::Nothing,
+            Order::Restart | Order::Scale(_) => Asked::Nothing,
             Order::Shutdown(_) | Order::ForceShutdown if ended => Asked::Nothing,
             Order::Shutdown(_) | Order::ForceShutdown if self.forces(order) => Asked::Force,
             Order::Shutdown(_) | Order::ForceShutdown => Asked::Shutdown,
@@ -314,10 +332,57 @@ impl Books {
         }
     }
 
+    /// Slots come and go at the end; who is in one that goes is there no longer for anything.
+    fn scaled(&mut self, scale: Scale) {
+        let from = self.wanted;
+        let to = match scale {
+            Scale::To(headcount) => headcount.get(),
+            Scale::OneMore => from + 1,
+            Scale::OneFewer => (from - 1).max(1),
+        };
+        self.wanted = to;
+        match to.cmp(&from) {
+            Ordering::Less => self.shrunk(),
+            Ordering::Equal => self.story.tell(Scene::ScaledToTheBound),
+            Ordering::Greater => self.grown_from(from),
+        }
+        if self.roll.is_some() && to != from {
+            self.story.tell(Scene::ScaledDuringARestart);
+        }
+    }
+
+    fn shrunk(&mut self) {
+        self.story.tell(Scene::ScaledDown);
+        let wanted = self.wanted;
+        for entry in self.living.iter_mut().filter(|entry| entry.slot >= wanted) {
+            if entry.post == Post::Trial {
+                self.story.tell(Scene::ScaledAwayAReplacement);
+            }
+            entry.post = Post::Leaving;
+        }
+    }
+
+    fn grown_from(&mut self, from: usize) {
+        self.story.tell(Scene::ScaledUp);
+        let more = (self.wanted - from) as u64;
+        self.grown += more;
+        if let Some(barren) = &mut self.barren {
+            barren.allowed += more;
+        }
+        if self.living.iter().any(|entry| (from..self.wanted).contains(&entry.slot)) {
+            self.story.tell(Scene::ScaledUpWhileTheSlotDrains);
+        }
+        self.seats.truncate(from);
+        self.seats.resize(self.wanted, self.running_generation);
+        self.open.resize(self.wanted.max(self.open.len()), false);
+        // They have to boot first.
+        self.all_were_ready = false;
+    }
+
     /// A force order, or a second signal; two within 300 ms are one.
     fn forces(&mut self, order: Order) -> bool {
         match (order, self.signalled) {
-            (Order::Restart | Order::Shutdown(Origin::Request), _) => false,
+            (Order::Restart | Order::Scale(_) | Order::Shutdown(Origin::Request), _) => false,
             (Order::ForceShutdown, _) => {
                 self.story.tell(Scene::ForcedByOrder);
                 true

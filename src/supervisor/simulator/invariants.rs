@@ -10,6 +10,7 @@ impl Books {
     pub(super) fn check(&mut self, core: &Supervisor, calm: bool) -> Check {
         self.a_restart_takes_no_worker_away(calm)?;
         self.surge_bounds_the_crowd()?;
+        self.slots_that_go_are_left()?;
         self.shutdown_reaches_everybody_at_once()?;
         self.force_spares_nobody()?;
         self.shutdown_ends_in_time()?;
@@ -33,17 +34,30 @@ impl Books {
             self.story.tell(Scene::CalmRestart);
         }
         promise!(self.turn.restart != RestartFate::Aborted, "a restart was aborted in a calm world");
-        promise!(serving >= self.policy.workers, "only {serving} of {} are ready", self.policy.workers);
+        promise!(serving >= self.wanted, "only {serving} of {} are ready", self.wanted);
         Ok(())
     }
 
     fn surge_bounds_the_crowd(&self) -> Check {
-        let (crowd, most) = (self.serving() + self.booting(), self.policy.workers + self.policy.surge);
+        let (crowd, most) = (self.serving() + self.booting(), self.wanted + self.policy.surge);
         promise!(crowd <= most, "{crowd} workers are starting or ready; at most {most} may be");
         let each_once = (0..self.seats.len()).all(|slot| {
             self.living.iter().filter(|entry| entry.slot == slot && entry.post == Post::Seat).count() <= 1
         });
         promise!(each_once, "two workers share a seat");
+        Ok(())
+    }
+
+    /// Whoever is in a slot that was given up has been told to leave; the last one takes its sockets along.
+    fn slots_that_go_are_left(&self) -> Check {
+        let untold = |entry: &&Entry| matches!(entry.life, Life::Booting | Life::Serving { .. });
+        let stays = self.living.iter().filter(untold).find(|entry| entry.slot >= self.wanted);
+        promise!(stays.is_none(), "{stays:?} stays in a slot that was given up");
+        let empty = |slot: usize| {
+            !self.living.iter().any(|entry| entry.slot == slot && entry.life != Life::GivenUpOn)
+        };
+        let open = (self.wanted..self.open.len()).find(|slot| self.open[*slot] && empty(*slot));
+        promise!(open.is_none() || self.course != Course::Running, "slot {open:?} keeps its sockets");
         Ok(())
     }
 
@@ -101,7 +115,8 @@ impl Books {
         promise!(self.crashes > 0 || left == full, "charged without a crash");
         promise!(core.crashes == self.crashes, "{} crashes counted, {} happened", core.crashes, self.crashes);
         promise!(core.planned == self.trials, "{} planned, {} happened", core.planned, self.trials);
-        let reasons = self.policy.workers as u64 + self.crashes + self.passing_failures + self.trials;
+        let reasons =
+            self.policy.workers as u64 + self.grown + self.crashes + self.passing_failures + self.trials;
         promise!(self.spawns <= reasons, "{} spawns for {reasons} reasons", self.spawns);
         if left == 0 && self.crashes > full && self.course == Course::Running {
             self.story.tell(Scene::CrashBeyondTheBudget);
@@ -136,7 +151,7 @@ impl Books {
         if self.serving() > 0 {
             self.barren = None;
         } else if self.barren.is_none() {
-            let allowed = u64::from(core.budget.left()) + self.policy.workers as u64;
+            let allowed = u64::from(core.budget.left()) + self.wanted as u64;
             self.barren = Some(Barren { spawns: 0, allowed });
         }
     }
@@ -144,6 +159,10 @@ impl Books {
     /// After a turn in time nobody is left waiting whose time has come.
     pub(super) fn check_promptness(&self) -> Check {
         for entry in &self.living {
+            let told =
+                matches!(entry.life, Life::Told { at } if self.now < at + self.policy.disconnect_timeout);
+            let unsignalled = entry.signal_at.filter(|due| told && *due <= self.now);
+            promise!(unsignalled.is_none(), "a signal was forgotten: {entry:?}");
             let (begun, due) = match entry.life {
                 Life::Booting => (entry.spawned, self.boot_due(entry)),
                 Life::Told { at } => (at, at + self.policy.disconnect_timeout),

@@ -49,6 +49,14 @@ scenes! {
     CalmRestart,
     Healed,
     OrderAfterTheEnd,
+    SignalledAfterAll,
+    ScaledUp,
+    ScaledDown,
+    ScaledToTheBound,
+    ScaledDuringARestart,
+    ScaledAwayAReplacement,
+    ScaledUpWhileTheSlotDrains,
+    SlotClosed,
 }
 
 /// The scenes of one schedule.

@@ -10,7 +10,8 @@ use super::promise;
 use super::random::Random;
 use super::story::{Scene, Story};
 use crate::supervisor::{
-    Action, Event, ExitStatus, FailureKind, Moment, Order, Origin, SpawnFailure, Supervisor, Ticket, WorkerId,
+    Action, Event, ExitStatus, FailureKind, Headcount, Moment, Order, Origin, Scale, SpawnFailure,
+    Supervisor, Ticket, WorkerId,
 };
 
 /// More turns than any schedule needs to come to rest.
@@ -98,10 +99,14 @@ impl World {
     fn storm(&mut self) -> Check {
         let steps = 5 + self.random.below(35);
         let restarts = self.random.pick(&[0, 5, 20, 50]);
+        let scales = self.random.pick(&[0, 0, 5, 20]);
         let end = if self.random.chance(35) { self.random.below(steps) } else { steps };
         for step in 0..steps {
             if self.random.chance(restarts) {
                 self.order(Order::Restart)?;
+            }
+            if self.random.chance(scales) {
+                self.scale()?;
             }
             if step >= end && (step == end || self.random.chance(20)) {
                 self.order_something()?;
@@ -283,6 +288,7 @@ impl World {
             }
             Action::CloseListeners
             | Action::ReleaseListeners { .. }
+            | Action::CloseSlot { .. }
             | Action::Reply { .. }
             | Action::Report(_)
             | Action::Finish(_) => {}
@@ -349,8 +355,15 @@ impl World {
             Order::Shutdown(Origin::Signal),
             Order::Shutdown(Origin::Request),
             Order::ForceShutdown,
+            Order::Scale(Scale::OneMore),
         ]);
         self.order(order)
+    }
+
+    fn scale(&mut self) -> Check {
+        let to = Headcount::new(1 + self.random.below(7)).expect("in range");
+        let scale = self.random.pick(&[Scale::OneMore, Scale::OneFewer, Scale::OneFewer, Scale::To(to)]);
+        self.order(Order::Scale(scale))
     }
 
     fn order(&mut self, order: Order) -> Check {

@@ -187,7 +187,7 @@ fn a_first_spawn_that_fails_for_good_means_could_not_start() {
     cluster.spawning = Spawning::Fails(FailureKind::Lasting);
     let orders = cluster.tell(Event::Started);
     let finish = "finish CouldNotStart { reason: \"exec ./server: no such file\" }";
-    assert_eq!(orders, ["spawn 1 in 0 of 1", "spawn 2 in 1 of 1", "close", "tell+signal 2", finish]);
+    assert_eq!(orders, ["spawn 1 in 0 of 1", "spawn 2 in 1 of 1", "close", "tell 2", finish]);
 }
 
 #[test]

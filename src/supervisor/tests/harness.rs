@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::config::Ready;
 use crate::supervisor::{
-    Action, Cause, Event, ExitStatus, FailureKind, Moment, Notice, Notification, Order, Origin, Policy,
-    Reply, SpawnFailure, Supervisor, Ticket, Verdict, View, WorkerId,
+    Action, Cause, Event, ExitStatus, FailureKind, Headcount, Moment, Notice, Notification, Order, Origin,
+    Policy, Reply, Scale, SpawnFailure, Supervisor, Ticket, Verdict, View, WorkerId,
 };
 
 /// What becomes of the spawns that the core orders.
@@ -94,6 +94,7 @@ impl Cluster {
                 | Action::Kill { .. }
                 | Action::CloseListeners
                 | Action::ReleaseListeners { .. }
+                | Action::CloseSlot { .. }
                 | Action::Reply { .. }
                 | Action::Finish(_) => orders.push(spelled(&action)),
             }
@@ -132,6 +133,15 @@ impl Cluster {
 
     pub(super) fn restart(&mut self, ticket: u64) -> Vec<String> {
         self.tell(Event::Ordered { order: Order::Restart, ticket: Some(Ticket(ticket)) })
+    }
+
+    /// An order to scale, by a signal.
+    pub(super) fn scale(&mut self, scale: Scale) -> Vec<String> {
+        self.tell(Event::Ordered { order: Order::Scale(scale), ticket: None })
+    }
+
+    pub(super) fn scale_to(&mut self, workers: usize) -> Vec<String> {
+        self.scale(Scale::To(Headcount::new(workers).expect("in range")))
     }
 
     pub(super) fn signal(&mut self) -> Vec<String> {
@@ -199,8 +209,10 @@ fn spelled(action: &Action) -> String {
         Action::Disconnect { worker, by: Notification::Channel } => format!("tell {worker}"),
         Action::Disconnect { worker, by: Notification::ChannelAndSignal } => format!("tell+signal {worker}"),
         Action::Kill { worker } => format!("kill {worker}"),
+        Action::Disconnect { worker, by: Notification::Signal } => format!("signal {worker}"),
         Action::CloseListeners => "close".to_owned(),
         Action::ReleaseListeners { unused_since } => format!("release before {unused_since}"),
+        Action::CloseSlot { slot } => format!("close slot {slot}"),
         Action::Reply { ticket, reply } => match reply {
             Reply::Accepted => format!("{ticket} accepted"),
             Reply::Refused => format!("{ticket} refused"),

@@ -5,4 +5,5 @@ mod harness;
 mod readiness;
 mod restart;
 mod rollout_ends;
+mod scale;
 mod shutdown;

@@ -109,7 +109,7 @@ fn a_shutdown_overtakes_the_running_and_the_remembered_restart() {
         orders,
         [
             "close",
-            "tell+signal 3",
+            "tell 3",
             "0 aborted: shutdown",
             "1 aborted: shutdown",
             "tell+signal 1",

@@ -20,9 +20,29 @@ fn a_booting_worker_is_told_like_the_rest_and_an_empty_seat_stays_empty() {
     let mut cluster = Cluster::boot(policy(2));
     cluster.exits(1);
     cluster.exits(3);
-    assert_eq!(cluster.signal(), ["close", "tell+signal 2"]);
-    assert!(cluster.pass(9000).is_empty());
+    assert_eq!(cluster.signal(), ["close", "tell 2"]);
+    assert_eq!(cluster.pass(9000), ["signal 2"]);
     assert_eq!(cluster.exits(2), ["finish Graceful"]);
+}
+
+/// A worker that has begun a moment ago may be about to say hello, and then to accept: the signal that ends
+/// programs of other kinds would cut off its first client.
+#[test]
+fn a_worker_that_may_be_about_to_say_hello_is_signalled_only_when_it_has_not() {
+    for (age, says_hello, told, later) in [
+        (0, false, "tell 1", vec!["signal 1"]),
+        (249, false, "tell 1", vec!["signal 1"]),
+        (249, true, "tell 1", vec![]),
+        (250, false, "tell+signal 1", vec![]),
+    ] {
+        let mut cluster = Cluster::boot(policy(1));
+        cluster.pass(age);
+        assert_eq!(cluster.signal(), ["close", told], "after {age} ms");
+        if says_hello {
+            cluster.says_hello(1);
+        }
+        assert_eq!(cluster.pass(9000), later, "after {age} ms");
+    }
 }
 
 #[test]

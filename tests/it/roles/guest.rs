@@ -270,6 +270,13 @@ fn orders() {
     assert_eq!((failed.cause, failed.code), ("boot-failed", Some(101)));
     std::fs::remove_file("fail").expect("the file");
     running.wait_ready();
+    handle.scale(3).expect("taken");
+    running.look(|status| (status.workers.len(), status.master.workers) == (3, 3));
+    for workers in [0, 4097] {
+        assert!(handle.scale(workers).unwrap_err().is_setting(), "{workers}");
+    }
+    handle.scale(2).expect("taken");
+    running.wait_ready();
     let overtaken = handle.restart().expect("taken");
     let hammers: Vec<_> = (0..4).map(|_| thread::spawn(hammer(&handle))).collect();
     handle.shutdown().expect("taken");
@@ -283,9 +290,12 @@ fn orders() {
     for hammer in hammers {
         hammer.join().expect("every order after the end is an error");
     }
-    for error in
-        [handle.restart().unwrap_err(), handle.shutdown().unwrap_err(), handle.force_shutdown().unwrap_err()]
-    {
+    for error in [
+        handle.restart().unwrap_err(),
+        handle.shutdown().unwrap_err(),
+        handle.force_shutdown().unwrap_err(),
+        handle.scale(1).unwrap_err(),
+    ] {
         assert!(error.is_ended(), "{error}");
     }
 }
