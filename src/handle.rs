@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::Waker;
 
@@ -11,13 +11,21 @@ use crate::config::WORKERS;
 use crate::error::{Error, Kind, Result};
 use crate::meter::Meter;
 use crate::status::{ExitRecord, Status};
-use crate::supervisor::{Headcount, Order, Origin, Reply, Scale, Verdict};
+use crate::supervisor::{Ending, Headcount, Order, Origin, Reply, Scale, Verdict};
 
 /// What other threads ask of the loop.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Order { order: Order, reply: Sender<Reply> },
+    Order { order: Order, reply: Sender<Word> },
     Look { reply: Sender<Status> },
+}
+
+/// What the loop says to somebody who gave an order.
+#[derive(Debug)]
+pub(crate) enum Word {
+    Reply(Reply),
+    /// The cluster has ended and everything is given back: the last word.
+    Over(Ending),
 }
 
 /// Gives orders to a cluster and looks at it, from any thread.
@@ -58,7 +66,7 @@ pub enum RestartOutcome {
 /// A rolling restart that was asked for.
 #[derive(Debug)]
 pub struct Restart {
-    replies: Receiver<Reply>,
+    replies: Receiver<Word>,
 }
 
 /// Whether an order was taken.
@@ -66,6 +74,16 @@ pub struct Restart {
 pub(crate) enum Taken {
     Accepted,
     ShuttingDown,
+}
+
+/// What somebody hears who waits for the end of what was ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A shutdown had begun.
+    Refused,
+    StillRunning,
+    Restarted(RestartOutcome),
+    Over(Ending),
 }
 
 /// How long the loop may take to say whether it takes an order: it never blocks, so this is only
@@ -129,11 +147,16 @@ impl Handle {
     /// Gives an order and waits for the loop's word on it.
     pub(crate) fn order_and_hear(&self, order: Order) -> Result<Taken> {
         match self.order(order)?.replies.recv_timeout(ANSWER) {
-            Ok(Reply::Accepted | Reply::Ended(_)) => Ok(Taken::Accepted),
-            Ok(Reply::Refused) => Ok(Taken::ShuttingDown),
+            Ok(Word::Reply(Reply::Accepted | Reply::Ended(_)) | Word::Over(_)) => Ok(Taken::Accepted),
+            Ok(Word::Reply(Reply::Refused)) => Ok(Taken::ShuttingDown),
             Err(RecvTimeoutError::Timeout) => Err(Error::new(Kind::TimedOut, "the master does not answer")),
             Err(RecvTimeoutError::Disconnected) => Err(Error::ended()),
         }
+    }
+
+    /// Gives an order and waits for its end, at most `limit`.
+    pub(crate) fn order_and_wait(&self, order: Order, limit: Duration) -> Result<Heard> {
+        self.order(order)?.hear(limit)
     }
 
     fn order(&self, order: Order) -> Result<Restart> {
@@ -163,22 +186,36 @@ impl Restart {
     /// [`is_timeout`](Error::is_timeout) when it takes longer (ask again), [`is_ended`](Error::is_ended)
     /// when the cluster has ended or the outcome has been told already.
     pub fn wait(&self, timeout: Duration) -> Result<RestartOutcome> {
-        let deadline = std::time::Instant::now().checked_add(timeout);
+        match self.hear(timeout)? {
+            Heard::Restarted(outcome) => Ok(outcome),
+            Heard::Refused => Ok(RestartOutcome::Aborted { reason: "shutdown".into(), failed: None }),
+            Heard::StillRunning => Err(Error::new(Kind::TimedOut, "the restart is still running")),
+            Heard::Over(_) => Err(Error::ended()),
+        }
+    }
+
+    fn hear(&self, limit: Duration) -> Result<Heard> {
+        let deadline = Instant::now().checked_add(limit);
         loop {
-            let left = deadline.map_or(timeout, |at| at.saturating_duration_since(std::time::Instant::now()));
-            match self.replies.recv_timeout(left) {
-                Ok(Reply::Accepted) => {}
-                Ok(Reply::Ended(Verdict::Completed)) => return Ok(RestartOutcome::Completed),
-                Ok(Reply::Ended(Verdict::Aborted { reason, failed })) => {
-                    return Ok(RestartOutcome::Aborted { reason, failed: failed.map(ExitRecord::of) });
-                }
-                Ok(Reply::Refused) => {
-                    return Ok(RestartOutcome::Aborted { reason: "shutdown".into(), failed: None });
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(Error::new(Kind::TimedOut, "the restart is still running"));
-                }
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::ended()),
+            let left = deadline.map_or(limit, |at| at.saturating_duration_since(Instant::now()));
+            return match self.replies.recv_timeout(left) {
+                Ok(Word::Reply(Reply::Accepted)) => continue,
+                Ok(Word::Reply(Reply::Refused)) => Ok(Heard::Refused),
+                Ok(Word::Reply(Reply::Ended(verdict))) => Ok(Heard::Restarted(RestartOutcome::of(verdict))),
+                Ok(Word::Over(ending)) => Ok(Heard::Over(ending)),
+                Err(RecvTimeoutError::Timeout) => Ok(Heard::StillRunning),
+                Err(RecvTimeoutError::Disconnected) => Err(Error::ended()),
+            };
+        }
+    }
+}
+
+impl RestartOutcome {
+    fn of(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Completed => RestartOutcome::Completed,
+            Verdict::Aborted { reason, failed } => {
+                RestartOutcome::Aborted { reason, failed: failed.map(ExitRecord::of) }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod asked;
 pub(crate) mod routes;
+mod verdict;
 mod waiters;
 
 use std::net::TcpListener;
@@ -42,7 +43,7 @@ pub(crate) struct Serving {
     _file: Option<SocketFile>,
 }
 
-/// Never sent: the channel's end is the thread's.
+/// Never sent: the channel ends with the last thread that answers.
 enum Over {}
 
 impl Bound {
@@ -90,19 +91,19 @@ impl Bound {
         std::thread::Builder::new()
             .name("proteus-api".into())
             .spawn(move || {
-                answer_all(&serving, &handle, token.as_deref());
+                let waiters = Waiters::new(ends);
+                answer_all(&serving, &waiters, &handle, token.as_deref());
                 // In this order: the server's own drop wakes its accept thread through the socket's file,
                 // which goes once `over` has heard.
                 drop(serving);
-                drop(ends);
+                drop(waiters);
             })
             .map_err(|error| Error::start("control API", error))?;
         Ok(Serving { server, over, _file: self.file })
     }
 }
 
-fn answer_all(server: &Server, handle: &Handle, token: Option<&str>) {
-    let waiters = Waiters::new();
+fn answer_all(server: &Server, waiters: &Waiters, handle: &Handle, token: Option<&str>) {
     while let Ok(mut request) = server.recv() {
         match routes::answer(&mut request, handle, token) {
             Answer::Now(page) => send(request, page),

@@ -5,7 +5,9 @@ use std::io::{Cursor, Read};
 use tiny_http::{Header, Method, Request, Response};
 
 use super::asked::{Asked, BODY_LIMIT, Match, Parameters, matches};
+use super::verdict;
 use super::waiters::Later;
+use crate::config::settings::duration;
 use crate::handle::{Handle, Taken, headcount};
 use crate::supervisor::{Order, Origin, Scale};
 
@@ -41,7 +43,6 @@ pub(super) enum Answer {
     Now(Page),
     /// On a thread of its own, which may wait. It gives the order too: nothing is done for a caller who is told
     /// that too many wait already.
-    #[allow(dead_code, reason = "for rows that wait")]
     Later(Later),
 }
 
@@ -50,23 +51,23 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         path: "/restart",
         kind: Kind::Order,
-        parameters: &[],
-        answer: |asked| order(asked.handle, Order::Restart),
-        meaning: "rolling restart; answers `OK` at once",
+        parameters: &["wait"],
+        answer: |asked| order(asked, Order::Restart),
+        meaning: "rolling restart; answers `OK` at once, with `?wait=30s` how it ended",
     },
     Route {
         path: "/shutdown",
         kind: Kind::Order,
-        parameters: &[],
-        answer: |asked| order(asked.handle, Order::Shutdown(Origin::Request)),
-        meaning: "graceful shutdown; answers `OK` at once",
+        parameters: &["wait"],
+        answer: |asked| order(asked, Order::Shutdown(Origin::Request)),
+        meaning: "graceful shutdown; answers `OK` at once, with `?wait=30s` how it ended",
     },
     Route {
         path: "/force_shutdown",
         kind: Kind::Order,
-        parameters: &[],
-        answer: |asked| order(asked.handle, Order::ForceShutdown),
-        meaning: "force shutdown: every worker is killed",
+        parameters: &["wait"],
+        answer: |asked| order(asked, Order::ForceShutdown),
+        meaning: "force shutdown: every worker is killed; `OK` or, with `?wait=30s`, how it ended",
     },
     Route {
         path: "/scale",
@@ -173,20 +174,34 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }
 
-fn order(handle: &Handle, order: Order) -> Answer {
-    let page = match handle.order_and_hear(order) {
+/// Gives an order, and waits for its end if the caller does.
+fn order(asked: &Asked, order: Order) -> Answer {
+    let Some(limit) = asked.parameters.value("wait") else { return taken(asked.handle, order).into() };
+    match duration(limit) {
+        Ok(limit) => {
+            let handle = asked.handle.clone();
+            Answer::Later(Box::new(move || match handle.order_and_wait(order, limit) {
+                Ok(heard) => verdict::page(order, heard),
+                Err(error) => text(503, &error.to_string()),
+            }))
+        }
+        Err(refusal) => text(400, &format!("wait: {refusal}")).into(),
+    }
+}
+
+fn taken(handle: &Handle, order: Order) -> Page {
+    match handle.order_and_hear(order) {
         Ok(Taken::Accepted) => text(200, "OK"),
         Ok(Taken::ShuttingDown) => text(409, "SHUTTING DOWN"),
         Err(error) => text(503, &error.to_string()),
-    };
-    page.into()
+    }
 }
 
 fn scale(asked: &Asked) -> Answer {
     let worker = asked.parameters.value("worker").unwrap_or_default();
     let workers = worker.parse().map_err(|_| format!("scale: worker={worker:?} is no number of workers"));
     match workers.and_then(|workers| headcount(workers).map_err(|error| error.to_string())) {
-        Ok(headcount) => order(asked.handle, Order::Scale(Scale::To(headcount))),
+        Ok(headcount) => taken(asked.handle, Order::Scale(Scale::To(headcount))).into(),
         Err(reason) => text(400, &reason).into(),
     }
 }
@@ -195,7 +210,7 @@ fn status(handle: &Handle) -> Answer {
     let status = handle.status().map_err(|error| error.to_string());
     let page =
         match status.and_then(|status| serde_json::to_string(&status).map_err(|error| error.to_string())) {
-            Ok(json) => text(200, &json).with_header(header("Content-Type", "application/json")),
+            Ok(body) => json(200, &body),
             Err(error) => text(503, &error),
         };
     page.into()
@@ -210,6 +225,10 @@ fn ready(handle: &Handle) -> Answer {
 
 pub(super) fn text(status: u16, body: &str) -> Page {
     Response::from_string(body).with_status_code(status)
+}
+
+pub(super) fn json(status: u16, body: &str) -> Page {
+    text(status, body).with_header(header("Content-Type", "application/json"))
 }
 
 fn header(name: &str, value: &str) -> Header {

@@ -1,27 +1,28 @@
 //! Callers who wait for something to end: each on a thread of its own, and only so many.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread;
 
 use tiny_http::Request;
 
 use super::routes::Page;
-use super::send;
+use super::{Over, send};
 
 /// How many callers may wait at a time; one more is told so at once.
 const WAITERS: usize = 8;
 
-/// Counts who waits: every waiting thread holds a copy of the token.
+/// Counts who waits: every waiting thread holds a copy of the token, and so the end of the API waits for them.
 pub(super) struct Waiters {
-    token: Arc<()>,
+    token: Arc<Sender<Over>>,
 }
 
 /// An answer that takes its time.
 pub(crate) type Later = Box<dyn FnOnce() -> Page + Send>;
 
 impl Waiters {
-    pub(super) fn new() -> Self {
-        Waiters { token: Arc::new(()) }
+    pub(super) fn new(ends: Sender<Over>) -> Self {
+        Waiters { token: Arc::new(ends) }
     }
 
     pub(super) fn has_room(&self) -> bool {

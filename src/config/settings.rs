@@ -3,6 +3,7 @@
 //! A new setting is a row here, a field of `Config` and a method of `Builder`.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -44,6 +45,11 @@ pub struct Flag {
 
 const fn flag(long: &'static str, value: &'static str) -> Flag {
     Flag { short: None, long, value }
+}
+
+/// Reads a duration as flags spell it: `1500`, `1500ms`, `30s`, `5m` or `1h`; at most ten years.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    Given::Words(&[text.into()]).time().map_err(|refusal| refusal.reason().to_owned())
 }
 
 /// Settings whose feature is still to come: refused rather than ignored.

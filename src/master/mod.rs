@@ -19,6 +19,7 @@ mod token;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -30,9 +31,9 @@ pub use start::{check, own_process};
 
 use crate::config::{Config, ListenAddress};
 use crate::error::{Error, Result};
-use crate::handle::Command;
+use crate::handle::{Command, Word};
 use crate::status::{ListenerStatus, Status};
-use crate::supervisor::{Ending, Event, Moment, Reply, Supervisor, Ticket, WorkerId};
+use crate::supervisor::{Ending, Event, Moment, Supervisor, Ticket, WorkerId};
 use crate::sys::spawn::Spawner;
 
 use listener::Listeners;
@@ -56,7 +57,7 @@ pub(crate) struct Master {
     spawner: Spawner,
     listeners: Listeners,
     processes: BTreeMap<WorkerId, Process>,
-    waiting: BTreeMap<Ticket, Sender<Reply>>,
+    waiting: BTreeMap<Ticket, Sender<Word>>,
     next_ticket: u64,
     role: Role,
     /// How performing an action went: told before anything else.
@@ -81,12 +82,14 @@ pub(crate) enum Role {
 }
 
 impl Master {
-    /// Runs until every worker is gone.
-    pub(crate) fn run(mut self) -> Result<Ending> {
+    /// Runs until every worker is gone. Who still waits for an answer then gets it from the caller, once
+    /// everything is given back.
+    pub(crate) fn run(mut self) -> (Result<Ending>, Vec<Sender<Word>>) {
         let before = self.signals.unblock();
         let ending = self.turn_until_the_end();
         before.apply();
-        ending.map_err(|error| Error::start("the event loop", error))
+        let waiting = mem::take(&mut self.waiting).into_values().collect();
+        (ending.map_err(|error| Error::start("the event loop", error)), waiting)
     }
 
     fn turn_until_the_end(&mut self) -> io::Result<Ending> {
@@ -135,7 +138,7 @@ impl Master {
 
     /// Drains every ready source into the queue of events.
     fn gather(&mut self, ready: &Events) {
-        let again = std::mem::take(&mut self.unfinished);
+        let again = mem::take(&mut self.unfinished);
         let sources = ready.iter().filter_map(|event| Source::from_token(event.token()));
         for source in again.into_iter().chain(sources) {
             match source {

@@ -6,6 +6,7 @@ use super::notify::NotifySocket;
 use super::process::Process;
 use super::spawn::{Newcomer, passing};
 use crate::config::ListenAddress;
+use crate::handle::Word;
 use crate::message::ToWorker;
 use crate::supervisor::{
     Action, Ending, Event, Generation, Notice, Notification, Reply, Severity, SpawnFailure, Ticket, WorkerId,
@@ -93,7 +94,7 @@ impl Master {
 
     fn reply(&mut self, ticket: Ticket, reply: &Reply) {
         if let Some(waiting) = self.waiting.remove(&ticket) {
-            let listening = waiting.send(reply.clone()).is_ok();
+            let listening = waiting.send(Word::Reply(reply.clone())).is_ok();
             if listening && *reply == Reply::Accepted {
                 self.waiting.insert(ticket, waiting);
             }

@@ -18,7 +18,7 @@ use super::{BUFFER, Master, Role};
 use crate::api;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::handle::{Command, Handle};
+use crate::handle::{Command, Handle, Word};
 use crate::status::{ListenerStatus, Status};
 use crate::supervisor::{Ending, Moment, Policy, Supervisor};
 use crate::sys::process::has_pidfd;
@@ -142,9 +142,15 @@ impl Foundation {
         master
             .watch(Source::Signals, master.signals.pipe().as_fd())
             .map_err(|error| Error::start("signals", error))?;
-        let ending = master.run();
-        drop(serving);
+        let (ending, waiting) = master.run();
         drop(self.pid_file);
+        if let Ok(ending) = &ending {
+            for caller in waiting {
+                // Whoever asked may have gone; the answer is then nobody's.
+                drop(caller.send(Word::Over(ending.clone())));
+            }
+        }
+        drop(serving);
         ending
     }
 }

@@ -24,7 +24,8 @@ pub(crate) enum Action {
     Reply { ticket: Ticket, reply: Reply },
     /// Put it in the log.
     Report(Notice),
-    /// Every worker is reaped (or given up on): leave the loop.
+    /// Every worker is reaped (or given up on): leave the loop. Who waits for that is told
+    /// when all is given back.
     Finish(Ending),
 }
 

@@ -29,4 +29,5 @@ mod sharing;
 mod signals;
 mod slots;
 mod sockets;
+mod verdicts;
 mod walk;
