@@ -1,4 +1,5 @@
 //! Orders to a cluster from any thread.
+#![warn(clippy::disallowed_macros)]
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};

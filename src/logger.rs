@@ -1,11 +1,89 @@
 //! One logger for both roles.
 
-/// Logs to stderr through `env_logger`: one call at the start of `main`, in the master and in the workers alike.
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use env_logger::{Env, Target, WriteStyle};
+
+use crate::journal::{self, Hold};
+
+/// Logs through `env_logger`: one call at the start of `main`, in the master and in the workers alike.
 ///
-/// `RUST_LOG` chooses what is shown; without it `info` and louder. Does nothing if the program has a
-/// logger already.
+/// `RUST_LOG` chooses what is shown; without it `info` and louder. Lines go to stderr, coloured on a terminal
+/// (`RUST_LOG_STYLE` and `NO_COLOR` are heard), by way of a thread and a bounded queue: a reader of stderr that
+/// stands still never stops whoever logs. What the queue has no room for is dropped; the log says how many
+/// lines, and so does `dropped.logLines` of the status. What is queued when the process exits is written first,
+/// for up to a second. Does nothing if the program has a logger already.
 pub fn init() {
-    let env = env_logger::Env::default().default_filter_or("info");
-    // A logger that is there already stays.
-    let _ = env_logger::Builder::from_env(env).try_init();
+    let Ok(hold) = journal::start() else {
+        // No thread to be had: the plain way, then. A logger that is there already stays.
+        return drop(builder().try_init());
+    };
+    let logger = builder().target(Target::Pipe(Box::new(Queue(hold)))).write_style(style()).build();
+    let filter = logger.filter();
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        log::set_max_level(filter);
+        journal::format_with(formatter());
+    }
+}
+
+fn builder() -> env_logger::Builder {
+    env_logger::Builder::from_env(Env::default().default_filter_or("info"))
+}
+
+/// Colours are for terminals, unless somebody asks for them by name.
+fn style() -> WriteStyle {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    match variable("RUST_LOG_STYLE").as_str() {
+        "always" => WriteStyle::Always,
+        "never" => WriteStyle::Never,
+        _ if !variable("NO_COLOR").is_empty() || variable("TERM") == "dumb" => WriteStyle::Never,
+        _ if io::stderr().is_terminal() => WriteStyle::Always,
+        _ => WriteStyle::Never,
+    }
+}
+
+/// What the log thread formats with: the same settings, into memory of its own.
+fn formatter() -> journal::Formatter {
+    let page = Page::default();
+    let logger = builder().target(Target::Pipe(Box::new(page.clone()))).write_style(style()).build();
+    Box::new(move |record, lines| {
+        log::Log::log(&logger, record);
+        lines.append(&mut page.lines());
+    })
+}
+
+/// Where `env_logger` writes on the thread of whoever logs: one call, one line.
+struct Queue(#[allow(dead_code)] Hold);
+
+impl Write for Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        journal::put_line(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where it writes on the log thread, which alone ever locks it.
+#[derive(Clone, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl Page {
+    fn lines(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Page {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.lines().extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

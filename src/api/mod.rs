@@ -1,4 +1,5 @@
 //! The control API: `tiny_http` on a thread of its own, which gives orders through a `Handle` like anybody else.
+#![warn(clippy::disallowed_macros)]
 
 mod asked;
 pub(crate) mod routes;
@@ -18,6 +19,7 @@ use self::waiters::Waiters;
 use crate::config::{ApiConfig, ListenAddress};
 use crate::error::{Error, Kind, Result};
 use crate::handle::Handle;
+use crate::journal;
 use crate::master::patience::patiently;
 use crate::master::socketfile::{self, SocketFile};
 
@@ -55,7 +57,7 @@ impl Bound {
                 let listener = patiently(|| TcpListener::bind(at)).map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
                 if !bound.ip().is_loopback() && token.is_none() {
-                    log::warn!(
+                    journal::warn!(
                         "the control API at {bound} has no token: whoever reaches that address can restart and stop this service"
                     );
                 }
@@ -115,7 +117,7 @@ fn answer_all(server: &Server, waiters: &Waiters, handle: &Handle, token: Option
 
 fn send(request: Request, answer: Page) {
     if let Err(error) = request.respond(answer) {
-        log::debug!("control API: the caller has gone: {error}");
+        journal::debug!("control API: the caller has gone: {error}");
     }
 }
 

@@ -8,6 +8,7 @@ use tiny_http::Request;
 
 use super::routes::Page;
 use super::{Over, send};
+use crate::journal;
 
 /// How many callers may wait at a time; one more is told so at once.
 const WAITERS: usize = 8;
@@ -38,7 +39,7 @@ impl Waiters {
             drop(token);
         });
         if let Err(error) = spawned {
-            log::warn!("control API: no thread for a caller who waits: {error}; he is not answered");
+            journal::warn!("control API: no thread for a caller who waits: {error}; he is not answered");
         }
     }
 }

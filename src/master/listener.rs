@@ -14,6 +14,7 @@ use super::reuseport::Group;
 use super::socketfile::{self, SocketFile};
 use crate::config::{ListenAddress, ListenerConfig};
 use crate::error::{Error, Kind, Result};
+use crate::journal;
 use crate::supervisor::Generation;
 use crate::sys::inherit;
 
@@ -304,7 +305,7 @@ impl Handed {
         let (_, socket) = self.0.remove(by_name.or_else(by_address)?);
         let address = kind_of(&socket)?;
         if let Err(error) = SockRef::from(&socket).set_nonblocking(false) {
-            log::warn!("listener {}: {error}", config.name);
+            journal::warn!("listener {}: {error}", config.name);
         }
         Some(Listener { name: config.name.clone(), address, sockets: Sockets::shared(socket), _file: None })
     }
@@ -313,7 +314,7 @@ impl Handed {
         for (name, socket) in self.0 {
             let address =
                 kind_of(&socket).map_or_else(|| "an unknown address".into(), |kind| kind.to_string());
-            log::warn!(
+            journal::warn!(
                 "socket {name:?} at {address} was handed over (LISTEN_FDS) but no listener of the settings has its name or address; closing it"
             );
         }

@@ -2,6 +2,7 @@
 //!
 //! One thread owns everything. Each turn of the loop drains every source that is ready into a queue
 //! of events, hands them to the core one at a time, and performs the actions that come back.
+#![warn(clippy::disallowed_macros)]
 
 mod channel;
 mod listener;
@@ -32,6 +33,7 @@ pub use start::{check, own_process};
 use crate::config::{Config, ListenAddress};
 use crate::error::{Error, Result};
 use crate::handle::{Command, Word};
+use crate::journal;
 use crate::status::{ListenerStatus, Status};
 use crate::supervisor::{Ending, Event, Moment, Supervisor, Ticket, WorkerId};
 use crate::sys::spawn::Spawner;
@@ -155,12 +157,12 @@ impl Master {
         for (name, response) in self.signals.drain() {
             match response {
                 Response::Order(order) => {
-                    log::info!("{name} received");
+                    journal::info!("{name} received");
                     self.events.push_back(Event::Ordered { order, ticket: None });
                 }
                 Response::LookForExits => self.look_for_exits(),
-                Response::NotYet(what) => log::warn!("{name}: {what} is not available yet; ignored"),
-                Response::Ignore => log::debug!("{name}: ignored"),
+                Response::NotYet(what) => journal::warn!("{name}: {what} is not available yet; ignored"),
+                Response::Ignore => journal::debug!("{name}: ignored"),
             }
         }
     }
@@ -193,6 +195,7 @@ impl Master {
             }
         }
         status.dropped.messages = self.dropped_messages;
+        status.dropped.log_lines = journal::dropped();
         status
     }
 

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::journal;
 use crate::supervisor::WorkerId;
 use crate::sys::ancillary::{self, Sender};
 use crate::sys::process;
@@ -68,7 +69,7 @@ impl NotifySocket {
                 return Turn::Drained;
             };
             if received.truncated {
-                log::debug!(
+                journal::debug!(
                     "a message to {} was longer than {LONGEST} bytes, or carried too much; it is cut",
                     self.name
                 );

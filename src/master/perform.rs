@@ -7,6 +7,7 @@ use super::process::Process;
 use super::spawn::{Newcomer, passing};
 use crate::config::ListenAddress;
 use crate::handle::Word;
+use crate::journal::{self, Place};
 use crate::message::ToWorker;
 use crate::supervisor::{
     Action, Ending, Event, Generation, Notice, Notification, Reply, Severity, SpawnFailure, Ticket, WorkerId,
@@ -56,7 +57,7 @@ impl Master {
         };
         let child = self.launcher.spawn(&mut self.spawner, &newcomer)?;
         let process = Process { child, channel, notify, slot, generation, messages_in: 0, messages_out: 0 };
-        log::debug!(
+        journal::debug!(
             "worker {worker} (slot {slot}, generation {generation}) started as pid {}",
             process.child.pid
         );
@@ -108,7 +109,8 @@ impl Master {
             Severity::Info => log::Level::Info,
             Severity::Debug => log::Level::Debug,
         };
-        log::log!(target: "proteus_cluster", level, "{notice}{}", self.what_next(notice));
+        let place = Place { module: module_path!(), file: file!(), line: line!() };
+        journal::write(level, "proteus_cluster", place, format_args!("{notice}{}", self.what_next(notice)));
     }
 
     /// Where the cluster listens, and what to type next.
@@ -144,6 +146,6 @@ fn warn_unless_gone(worker: WorkerId, sent: std::io::Result<()>) {
         Ok(()) => {}
         // It has exited; the reap is on its way.
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-        Err(error) => log::warn!("worker {worker}: signal: {error}"),
+        Err(error) => journal::warn!("worker {worker}: signal: {error}"),
     }
 }

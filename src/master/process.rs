@@ -10,6 +10,7 @@ use super::channel::{Channel, Reading, Rest};
 use super::notify::{NotifySocket, Speaker, Turn};
 use super::token::Source;
 use crate::error::Cause;
+use crate::journal;
 use crate::message::{FromWorker, ToWorker};
 use crate::supervisor::{Event, Generation, WorkerId};
 use crate::sys::process::{Child, Life, reap_stranger};
@@ -64,7 +65,7 @@ impl Master {
             let count = reading.refused.len();
             self.dropped_messages += count as u64;
             // One line for them all: a worker that floods its channel must not flood the log as well.
-            log::warn!("worker {worker}: lines on its channel dropped: {count}; the first: {first}");
+            journal::warn!("worker {worker}: lines on its channel dropped: {count}; the first: {first}");
         }
         for line in reading.lines {
             match line {
@@ -74,7 +75,7 @@ impl Master {
                 FromWorker::Listen { address } => self.answer_listen(worker, address),
                 FromWorker::User(_) => self.count_message(worker),
                 FromWorker::Alive | FromWorker::Log(_) | FromWorker::RestartMe | FromWorker::Reserved(_) => {
-                    log::debug!("worker {worker}: a reserved line that this version has no use for");
+                    journal::debug!("worker {worker}: a reserved line that this version has no use for");
                 }
             }
         }
@@ -92,7 +93,7 @@ impl Master {
         let (outcome, fd) = match bound {
             Ok(fd) => (Ok(()), Some(fd)),
             Err(error) => {
-                log::warn!("worker {worker} asked to listen: {error}");
+                journal::warn!("worker {worker} asked to listen: {error}");
                 (Err(error.to_string()), None)
             }
         };
@@ -103,7 +104,7 @@ impl Master {
         let Some(process) = self.processes.get_mut(&worker) else { return };
         if let Err(cause) = process.channel.send(line, fd) {
             self.dropped_messages += 1;
-            log::warn!("worker {worker}: a line to it was dropped: {cause}");
+            journal::warn!("worker {worker}: a line to it was dropped: {cause}");
         }
     }
 
@@ -132,13 +133,13 @@ impl Master {
             Life::Running => return,
             // A zombie leads its group still, so the number cannot be a stranger's.
             Life::Exited => drop(process.child.signal_group(libc::SIGKILL)),
-            Life::Gone => log::warn!("worker {worker}: somebody else has reaped it; its status is lost"),
+            Life::Gone => journal::warn!("worker {worker}: somebody else has reaped it; its status is lost"),
         }
         self.hear_last_words(worker);
         let Some(process) = self.processes.remove(&worker) else { return };
         for (_, fd) in process.sources(worker) {
             if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd())) {
-                log::warn!("worker {worker}: {}", Cause(&error));
+                journal::warn!("worker {worker}: {}", Cause(&error));
             }
         }
         self.unfinished.retain(|source| !source.is_of(worker));
@@ -168,7 +169,7 @@ impl Master {
             super::Role::Init => {
                 let own = |pid| self.processes.values().any(|process| process.child.pid == pid);
                 while let Some(pid) = reap_stranger(own) {
-                    log::debug!("reaped orphan {pid}");
+                    journal::debug!("reaped orphan {pid}");
                 }
             }
         }

@@ -19,6 +19,7 @@ use crate::api;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::handle::{Command, Handle, Word};
+use crate::journal;
 use crate::status::{ListenerStatus, Status};
 use crate::supervisor::{Ending, Moment, Policy, Supervisor};
 use crate::sys::process::has_pidfd;
@@ -33,7 +34,7 @@ pub fn own_process() {
     match Signals::take(true, exit_source(own_role())) {
         Ok(signals) => *EARLY.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(signals)),
         // `Cluster::new` takes them itself then, and says what is wrong.
-        Err(error) => log::debug!("signals: {error}"),
+        Err(error) => journal::debug!("signals: {error}"),
     }
 }
 
@@ -67,10 +68,13 @@ pub(crate) struct Foundation {
     launcher: Launcher,
     pid_file: Option<PidFile>,
     signals: Arc<Signals>,
+    /// Last, so that what the others say as they go is still written.
+    log: journal::Hold,
 }
 
 impl Foundation {
     pub(crate) fn lay(config: Config) -> Result<Self> {
+        let log = journal::start().map_err(|error| Error::start("the log thread", error))?;
         let early = EARLY.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let role = if early.is_some() { own_role() } else { Role::Guest };
         let signals = match early.filter(|_| config.handle_signals) {
@@ -104,6 +108,7 @@ impl Foundation {
             launcher,
             pid_file,
             signals,
+            log,
         })
     }
 
@@ -151,6 +156,7 @@ impl Foundation {
             }
         }
         drop(serving);
+        drop(self.log);
         ending
     }
 }

@@ -7,12 +7,14 @@
 
 pub(crate) mod accept;
 pub(crate) mod ancillary;
+pub(crate) mod exit;
 pub(crate) mod inherit;
 pub(crate) mod interrupt;
 pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod spawn;
 pub(crate) mod user;
+pub(crate) mod write;
 
 use std::io;
 

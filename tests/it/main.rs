@@ -15,6 +15,7 @@ mod guest;
 mod handed;
 mod harness;
 mod inject;
+mod log;
 mod machine;
 mod on_demand;
 mod orders;
