@@ -65,6 +65,8 @@ pub struct WorkerStatus {
     pub generation: u64,
     /// `starting`, `ready`, `disconnecting` or `backoff`.
     pub state: &'static str,
+    /// What it does, in its own words (`STATUS=` by `sd_notify`).
+    pub status: Option<String>,
     /// Milliseconds since its start.
     pub uptime_ms: u64,
     /// Resident memory, in bytes.
@@ -137,7 +139,7 @@ pub struct RestartStatus {
 pub struct ForkStatus {
     /// Exits that nobody asked for. Never reset.
     pub crashes: u64,
-    /// Replacements that a restart started.
+    /// Replacements of workers that did not crash: those of restarts, and of workers that left by their own wish.
     pub planned: u64,
     /// Crash replacements allowed before the cluster may give up.
     pub budget_left: u32,
@@ -203,6 +205,7 @@ impl WorkerStatus {
                 WorkerState::Disconnecting => "disconnecting",
                 WorkerState::Backoff => "backoff",
             },
+            status: None,
             uptime_ms: milliseconds(view.uptime),
             rss_bytes: None,
             cpu_percent: None,

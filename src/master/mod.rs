@@ -190,6 +190,7 @@ impl Master {
         for row in &mut status.workers {
             if let Some(process) = self.processes.get(&WorkerId(row.id)) {
                 row.pid = Some(process.child.pid);
+                row.status.clone_from(&process.status_text);
                 row.messages_in = process.messages_in;
                 row.messages_out = process.messages_out;
             }

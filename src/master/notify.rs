@@ -5,6 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -23,6 +24,18 @@ const LONGEST: usize = 4096;
 pub(super) struct NotifySocket {
     socket: Socket,
     name: String,
+}
+
+/// What a message says; of several things in one, the first comes first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Said {
+    Ready,
+    /// It stops by its own wish, or because it was told to.
+    Stopping,
+    /// What it does, in its own words.
+    Status(String),
+    /// It needs so long from now to start or to stop.
+    NeedsTime(Duration),
 }
 
 /// Who may speak for a worker.
@@ -60,8 +73,8 @@ impl NotifySocket {
         format!("@{}", self.name)
     }
 
-    /// Reads for one turn; `ready` hears of each `READY=1` from the worker or a member of its group.
-    pub(super) fn read(&self, speaker: Speaker, mut ready: impl FnMut()) -> Turn {
+    /// Reads for one turn what the worker or a member of its group says.
+    pub(super) fn read(&self, speaker: Speaker, mut hear: impl FnMut(Said)) -> Turn {
         let mut buffer = [0; LONGEST];
         for _ in 0..TURN {
             // Descriptors that come along are dropped with the message, and so closed.
@@ -74,13 +87,38 @@ impl NotifySocket {
                     self.name
                 );
             }
-            let text = &buffer[..received.bytes];
-            let says_ready = text.split(|&byte| byte == b'\n').any(|line| line == b"READY=1");
-            if says_ready && received.sender.is_some_and(|sender| speaks_for(speaker, sender)) {
-                ready();
+            if received.sender.is_some_and(|sender| speaks_for(speaker, sender)) {
+                parse(&buffer[..received.bytes]).into_iter().for_each(&mut hear);
             }
         }
         Turn::More
+    }
+}
+
+/// The assignments of one message. `RELOADING=1`, `MAINPID`, `FDSTORE`, `BARRIER` and the like need nothing
+/// from us; whoever waits at a barrier sees its descriptor closed with the message.
+fn parse(message: &[u8]) -> Vec<Said> {
+    let mut all: Vec<Said> = message.split(|&byte| byte == b'\n').filter_map(Said::parse).collect();
+    // Repeats in one message say nothing more, and the order in it has no meaning.
+    all.sort();
+    all.dedup();
+    all
+}
+
+impl Said {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let equals = line.iter().position(|&byte| byte == b'=')?;
+        let value = &line[equals + 1..];
+        match &line[..equals] {
+            b"READY" => (value == b"1").then_some(Said::Ready),
+            b"STOPPING" => (value == b"1").then_some(Said::Stopping),
+            b"STATUS" => Some(Said::Status(String::from_utf8_lossy(value).into_owned())),
+            b"EXTEND_TIMEOUT_USEC" => {
+                let microseconds = str::from_utf8(value).ok()?.parse().ok()?;
+                Some(Said::NeedsTime(Duration::from_micros(microseconds)))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -90,4 +128,31 @@ fn speaks_for(speaker: Speaker, sender: Sender) -> bool {
     // Pid 0 is a process outside our pid namespace: nobody's member.
     let group = sender.pid != 0 && process::group_of(sender.pid).is_none_or(|group| group == speaker.pid);
     user && (sender.pid == speaker.pid || group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_message_says() {
+        let time = |micros| Said::NeedsTime(Duration::from_micros(micros));
+        let status = |text: &str| Said::Status(text.into());
+        let table: [(&[u8], &[Said]); 11] = [
+            (b"READY=1", &[Said::Ready]),
+            (b"STATUS=half way\nREADY=1\n", &[Said::Ready, status("half way")]),
+            (b"EXTEND_TIMEOUT_USEC=5000000\nSTOPPING=1", &[Said::Stopping, time(5_000_000)]),
+            (b"READY=1\nREADY=1\nREADY=1", &[Said::Ready]),
+            (b"STATUS=", &[status("")]),
+            (b"STATUS=a=b\xff", &[status("a=b\u{fffd}")]),
+            (b"READY=0\nREADY=11\n READY=1\nready=1\nREADY", &[]),
+            (b"RELOADING=1\nMONOTONIC_USEC=1", &[]),
+            (b"MAINPID=1\nFDSTORE=1\nBARRIER=1\nERRNO=2", &[]),
+            (b"EXTEND_TIMEOUT_USEC=-1\nEXTEND_TIMEOUT_USEC=x\nEXTEND_TIMEOUT_USEC=99999999999999999999", &[]),
+            (b"\0\0\n\n=\n==", &[]),
+        ];
+        for (message, expected) in table {
+            assert_eq!(parse(message), expected, "{}", message.escape_ascii());
+        }
+    }
 }

@@ -56,7 +56,16 @@ impl Master {
             channel: std::os::fd::AsFd::as_fd(&theirs),
         };
         let child = self.launcher.spawn(&mut self.spawner, &newcomer)?;
-        let process = Process { child, channel, notify, slot, generation, messages_in: 0, messages_out: 0 };
+        let process = Process {
+            child,
+            channel,
+            notify,
+            status_text: None,
+            slot,
+            generation,
+            messages_in: 0,
+            messages_out: 0,
+        };
         journal::debug!(
             "worker {worker} (slot {slot}, generation {generation}) started as pid {}",
             process.child.pid

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Master;
 use super::channel::{Channel, Reading, Rest};
-use super::notify::{NotifySocket, Speaker, Turn};
+use super::notify::{NotifySocket, Said, Speaker, Turn};
 use super::token::Source;
 use crate::error::Cause;
 use crate::journal;
@@ -21,6 +21,8 @@ pub(super) struct Process {
     pub(super) child: Child,
     pub(super) channel: Channel,
     pub(super) notify: NotifySocket,
+    /// What it does, in its own words (`STATUS=`).
+    pub(super) status_text: Option<String>,
     pub(super) slot: usize,
     pub(super) generation: Generation,
     pub(super) messages_in: u64,
@@ -111,9 +113,25 @@ impl Master {
     pub(super) fn read_notify(&mut self, worker: WorkerId) {
         let Some(process) = self.processes.get(&worker) else { return };
         let speaker = Speaker { pid: process.child.pid, uid: self.launcher.worker_uid() };
-        let events = &mut self.events;
-        if process.notify.read(speaker, || events.push_back(Event::SaidReady { worker })) == Turn::More {
+        let mut heard = Vec::new();
+        if process.notify.read(speaker, |said| heard.push(said)) == Turn::More {
             self.unfinished.push(Source::Notify(worker));
+        }
+        for said in heard {
+            self.take_notification(worker, said);
+        }
+    }
+
+    fn take_notification(&mut self, worker: WorkerId, said: Said) {
+        match said {
+            Said::Ready => self.events.push_back(Event::SaidReady { worker }),
+            Said::Stopping => self.events.push_back(Event::SaidLeaving { worker }),
+            Said::NeedsTime(span) => self.events.push_back(Event::NeedsTime { worker, span }),
+            Said::Status(text) => {
+                if let Some(process) = self.processes.get_mut(&worker) {
+                    process.status_text = Some(text).filter(|text| !text.is_empty());
+                }
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! What happened: facts, in the past tense. The driver tells them one at a time.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::ids::{Headcount, Ticket, WorkerId};
 
@@ -17,6 +18,10 @@ pub(crate) enum Event {
     SaidHello { worker: WorkerId },
     /// The worker said that it serves.
     SaidReady { worker: WorkerId },
+    /// The worker leaves by its own wish: it takes no more work, and its exit is planned.
+    SaidLeaving { worker: WorkerId },
+    /// The worker, which starts or stops, needs this much time from now.
+    NeedsTime { worker: WorkerId, span: Duration },
     /// The worker said why it is about to end.
     SaidFailed { worker: WorkerId, reason: String },
     /// The worker was reaped. The one fact that declares a worker dead. `stderr` holds its last lines

@@ -1,8 +1,13 @@
 //! A worker's life: what it says, what its time-outs mean, how it is told to go.
 
+use std::time::Duration;
+
 use super::ids::WorkerId;
 use super::slot::{Cause, Custom, Kill, Patience, Place, State, Voice, Worker};
 use super::{Action, Boot, ExitStatus, KILL_GRACE, LastExit, Moment, Notice, Notification, Supervisor};
+
+/// How far beyond its time-out a worker may ask to be waited for.
+pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(3600);
 
 impl Supervisor {
     pub(super) fn said_hello(&mut self, worker: WorkerId) {
@@ -17,6 +22,48 @@ impl Supervisor {
     pub(super) fn said_ready(&mut self, id: WorkerId) {
         self.custom = Custom::SaysReady;
         self.become_ready(id);
+    }
+
+    /// It takes no more work and ends soon: its seat is filled at once, and no crash is counted. One that
+    /// does so again and again, before it is of use, waits as quick failures do.
+    pub(super) fn said_leaving(&mut self, id: WorkerId) {
+        let Some((slot, place)) = self.find(id) else { return };
+        let (now, min_uptime) = (self.now, self.policy.min_uptime);
+        let Some(worker) = self.worker_mut(id).filter(|w| w.is_ready() || w.is_starting()) else { return };
+        let cause = worker.cause(now, min_uptime);
+        match place {
+            Place::Leaving(_) => {}
+            Place::Successor => {
+                let leaving = self.slots[slot].successor.take();
+                self.let_go(slot, leaving);
+                self.abort_restart(&format!("worker {id} left by itself before it took over"), None);
+            }
+            Place::Seat => {
+                let leaving = self.vacate_planned(slot, id, cause);
+                self.let_go(slot, leaving);
+            }
+        }
+    }
+
+    /// Puts its time-out off. Each word counts from now, and all of them together to a limit: a shutdown ends.
+    pub(super) fn needs_time(&mut self, id: WorkerId, span: Duration) {
+        let (asked, ready_timeout) = (self.now + span, self.policy.ready_timeout);
+        let Some(worker) = self.worker_mut(id) else { return };
+        let due = match worker.state {
+            State::Starting => worker.started + ready_timeout,
+            State::Disconnecting { due, signal_at: _ } => due,
+            State::Ready { .. } | State::Killed { .. } | State::Unkillable { .. } => return,
+        };
+        let asked = asked.min(due + MOST_PATIENCE);
+        worker.asked_until = Some(worker.asked_until.map_or(asked, |before| before.max(asked)));
+    }
+
+    /// It has begun to leave: from now on it only waits to be reaped, for as long as one that was told.
+    fn let_go(&mut self, slot: usize, worker: Option<Worker>) {
+        let due = self.now + self.policy.disconnect_timeout;
+        let state = State::Disconnecting { due, signal_at: None };
+        let leaving = worker.map(|worker| Worker { state, asked_until: None, ..worker });
+        self.slots[slot].leaving.extend(leaving);
     }
 
     pub(super) fn said_failed(&mut self, id: WorkerId, reason: String) {
@@ -65,7 +112,9 @@ impl Supervisor {
                 Patience::CountsAsReady(_) => self.become_ready(id),
                 Patience::TimesOut(_) => self.ready_timed_out(slot, place, id),
             },
-            State::Disconnecting { due, signal_at: Some(_) } if now < due => self.signal_after_all(id),
+            State::Disconnecting { due, signal_at: Some(_) } if now < worker.at_least(due) => {
+                self.signal_after_all(id);
+            }
             State::Disconnecting { .. } => {
                 let limit = self.policy.disconnect_timeout;
                 self.report(Notice::DisconnectTimedOut { worker: id, slot, limit });
@@ -127,6 +176,7 @@ impl Supervisor {
                 let (by, signal_at) = worker.notification(self.now);
                 worker.state =
                     State::Disconnecting { due: self.now + self.policy.disconnect_timeout, signal_at };
+                worker.asked_until = None;
                 self.act(Action::Disconnect { worker: worker.id, by });
             }
             State::Disconnecting { .. } | State::Killed { .. } | State::Unkillable { .. } => {}

@@ -162,6 +162,8 @@ impl Supervisor {
             Event::SpawnFailed { worker, failure } => self.spawn_failed(worker, &failure),
             Event::SaidHello { worker } => self.said_hello(worker),
             Event::SaidReady { worker } => self.said_ready(worker),
+            Event::SaidLeaving { worker } => self.said_leaving(worker),
+            Event::NeedsTime { worker, span } => self.needs_time(worker, span),
             Event::SaidFailed { worker, reason } => self.said_failed(worker, reason),
             Event::Exited { worker, status, stderr } => self.exited(worker, status, stderr),
             Event::Ordered { order: Order::Restart, ticket } => self.order_restart(ticket),

@@ -39,6 +39,11 @@ pub(crate) enum Notice {
         slot: usize,
         status: ExitStatus,
     },
+    LeavesByItself {
+        worker: WorkerId,
+        slot: usize,
+        next: Respawn,
+    },
     ReadyTimedOut {
         worker: WorkerId,
         slot: usize,
@@ -133,6 +138,7 @@ impl Notice {
             | Notice::Scaled { short_of: Some(_), .. }
             | Notice::ForceBegan { .. } => Severity::Warning,
             Notice::AllReady { .. }
+            | Notice::LeavesByItself { .. }
             | Notice::RestartBegan { .. }
             | Notice::RestartQueued { .. }
             | Notice::CanaryReady { .. }
@@ -183,6 +189,9 @@ impl fmt::Display for Notice {
             }
             Notice::Stopped { worker, slot, status } => {
                 write!(f, "worker {worker} (slot {slot}) has left: {status}")
+            }
+            Notice::LeavesByItself { worker, slot, next } => {
+                write!(f, "worker {worker} (slot {slot}) leaves by its own wish; {next}")
             }
             Notice::ReadyTimedOut { worker, slot, limit } => {
                 write!(

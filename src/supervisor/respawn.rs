@@ -32,6 +32,23 @@ impl Supervisor {
         worker
     }
 
+    /// The seat of a worker that leaves by its own wish waits for its next one. Returns who sat there.
+    pub(super) fn vacate_planned(&mut self, slot: usize, id: WorkerId, cause: Cause) -> Option<Worker> {
+        let generation = self.slots[slot].generation()?;
+        if cause == Cause::Crashed {
+            self.slots[slot].failures.reset();
+        }
+        let after = self.backoff(slot);
+        self.planned += 1;
+        self.report(Notice::LeavesByItself { worker: id, slot, next: Respawn { after } });
+        let (until, cover) = (self.now + after, Cover::Covered);
+        let waiting = Seat::Waiting { until, last: Some(id), generation, cover };
+        match mem::replace(&mut self.slots[slot].seat, waiting) {
+            Seat::Taken(worker) => Some(worker),
+            Seat::Waiting { .. } | Seat::Closed => None,
+        }
+    }
+
     fn backoff(&mut self, slot: usize) -> Duration {
         self.slots[slot].failures.fail(self.policy.backoff_initial, self.policy.backoff_max)
     }

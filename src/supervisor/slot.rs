@@ -21,6 +21,8 @@ pub(super) struct Worker {
     pub(super) started: Moment,
     pub(super) voice: Voice,
     pub(super) state: State,
+    /// Until when it has asked to be waited for, while it starts or stops.
+    pub(super) asked_until: Option<Moment>,
 }
 
 /// Whether the worker reads its channel.
@@ -91,7 +93,14 @@ pub(super) enum Custom {
 
 impl Worker {
     pub(super) fn new(id: WorkerId, generation: Generation, now: Moment) -> Self {
-        Worker { id, generation, started: now, voice: Voice::Silent, state: State::Starting }
+        Worker {
+            id,
+            generation,
+            started: now,
+            voice: Voice::Silent,
+            state: State::Starting,
+            asked_until: None,
+        }
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -105,8 +114,10 @@ impl Worker {
     /// How long a starting worker is waited for, and what its time-out means.
     pub(super) fn patience(&self, policy: &Policy, custom: Custom) -> Patience {
         let by_age = Patience::CountsAsReady(self.started + policy.min_uptime);
-        let by_word = Patience::TimesOut(self.started + policy.ready_timeout);
+        let by_word = Patience::TimesOut(self.at_least(self.started + policy.ready_timeout));
         match (policy.ready, self.voice, custom) {
+            // Who asks for time to start will say when that is over.
+            (Ready::Auto, Voice::Silent, Custom::Unknown) if self.asked_until.is_some() => by_word,
             (Ready::Alive, _, _) | (Ready::Auto, Voice::Silent, Custom::Unknown) => by_age,
             (Ready::Notify, _, _)
             | (Ready::Auto, Voice::SaidHello, _)
@@ -120,10 +131,18 @@ impl Worker {
             State::Starting => match self.patience(policy, custom) {
                 Patience::CountsAsReady(due) | Patience::TimesOut(due) => Some(due),
             },
-            State::Disconnecting { due, signal_at } => Some(signal_at.map_or(*due, |at| at.min(*due))),
+            State::Disconnecting { due, signal_at } => {
+                let due = self.at_least(*due);
+                Some(signal_at.map_or(due, |at| at.min(due)))
+            }
             State::Killed { due, .. } => Some(*due),
             State::Ready { .. } | State::Unkillable { .. } => None,
         }
+    }
+
+    /// A deadline, put off for as long as it has asked.
+    pub(super) fn at_least(&self, due: Moment) -> Moment {
+        self.asked_until.map_or(due, |asked| due.max(asked))
     }
 
     /// How it is told to go, and when `stopSignal` follows, where that is not at once.

@@ -17,6 +17,7 @@ mod harness;
 mod inject;
 mod log;
 mod machine;
+mod notify;
 mod on_demand;
 mod orders;
 mod readiness;

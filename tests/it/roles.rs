@@ -30,6 +30,11 @@ fn play() {
         "asks" => sockets::asks(),
         "activate" => sockets::activate(),
         "stubborn" => manners::stubborn(),
+        "speaker" => manners::speaker(argument),
+        "brief-word" => {
+            notify("READY=1");
+            5
+        }
         "says-ready" => manners::says_ready(),
         "member-says-ready" => manners::member_says_ready(argument),
         "plain" => load::plain(argument),
@@ -75,6 +80,11 @@ fn say(line: &str) {
 /// `sd_notify` as any program does it.
 pub(crate) fn notify(message: &str) {
     let Ok(name) = std::env::var("NOTIFY_SOCKET") else { return };
+    notify_at(&name, message);
+}
+
+/// The same at any such socket.
+pub(crate) fn notify_at(name: &str, message: &str) {
     let socket = UnixDatagram::unbound().expect("a socket");
     let address = SocketAddr::from_abstract_name(name.trim_start_matches('@')).expect("an address");
     socket.send_to_addr(message.as_bytes(), &address).expect("sent");

@@ -66,6 +66,7 @@ impl Books {
             spawned,
             said_hello: false,
             signal_at: None,
+            asked_until: None,
             post,
             life,
         });
@@ -118,7 +119,7 @@ impl Books {
         };
         promise!(by == expected, "worker {id} is told by {by:?}");
         let (was, booting) = (entry.post, entry.life == Life::Booting);
-        entry.life = Life::Told { at: now };
+        (entry.life, entry.asked_until) = (Life::Told { at: now }, None);
         entry.post = Post::Leaving;
         if was == Post::Trial && !ending {
             self.turn.trial = self.turn.trial.max(TrialFate::Dismissed);
@@ -153,7 +154,7 @@ impl Books {
                 promise!(now >= self.boot_due(entry), "worker {id} is killed before readyTimeout");
                 self.boot_timed_out(id);
             }
-            Life::Told { at } if now >= at + self.policy.disconnect_timeout => {
+            Life::Told { at } if now >= self.leave_due(entry, at) => {
                 self.story.tell(Scene::KilledAtTheDisconnectTimeout);
             }
             Life::Told { .. } => promise!(forced, "worker {id} is killed before disconnectTimeout"),
@@ -281,6 +282,7 @@ impl Books {
                 Ok(())
             }
             Notice::Crashed { .. }
+            | Notice::LeavesByItself { .. }
             | Notice::SpawnFailed { .. }
             | Notice::Stopped { .. }
             | Notice::ReadyTimedOut { .. }

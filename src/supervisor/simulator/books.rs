@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::story::{Scene, Story};
 use crate::config::Ready;
+use crate::supervisor::life::MOST_PATIENCE;
 use crate::supervisor::{
     Ending, Event, FailureKind, Generation, Moment, Order, Origin, Policy, Scale, Ticket, WorkerId,
 };
@@ -20,6 +21,8 @@ pub(super) struct Entry {
     pub(super) said_hello: bool,
     /// When `stopSignal` is due after the line, unless it says hello.
     pub(super) signal_at: Option<Moment>,
+    /// Until when it asked to be waited for, in the state that it is in.
+    pub(super) asked_until: Option<Moment>,
     pub(super) post: Post,
     pub(super) life: Life,
 }
@@ -103,6 +106,8 @@ pub(super) struct Books {
     pub(super) spawns: u64,
     pub(super) trials: u64,
     pub(super) crashes: u64,
+    /// Workers that left their seats by their own wish.
+    pub(super) leavings: u64,
     pub(super) passing_failures: u64,
     /// Nobody has been ready for so many seat spawns, of so many allowed.
     pub(super) barren: Option<Barren>,
@@ -111,6 +116,8 @@ pub(super) struct Books {
     pub(super) stable_since: Option<Moment>,
     /// When a signal first asked for a shutdown.
     pub(super) signalled: Option<Moment>,
+    /// The latest moment for which a worker that was told to leave asked to be waited for.
+    pub(super) asked_until: Moment,
     pub(super) turn: Turn,
     pub(super) story: Story,
 }
@@ -181,11 +188,13 @@ impl Books {
             spawns: 0,
             trials: 0,
             crashes: 0,
+            leavings: 0,
             passing_failures: 0,
             barren: Some(Barren { spawns: 0, allowed: full }),
             budget_left: policy.max_fork_count,
             stable_since: None,
             signalled: None,
+            asked_until: Moment::default(),
             turn: Turn::default(),
             story: Story::default(),
         }
@@ -225,14 +234,42 @@ impl Books {
         match self.policy.ready {
             Ready::Alive => true,
             Ready::Notify => false,
-            Ready::Auto => !entry.said_hello && !self.custom,
+            Ready::Auto => !entry.said_hello && !self.custom && entry.asked_until.is_none(),
         }
     }
 
     /// When a booting worker's patience ends.
     pub(super) fn boot_due(&self, entry: &Entry) -> Moment {
-        let span = if self.age_counts(entry) { self.policy.min_uptime } else { self.policy.ready_timeout };
-        entry.spawned + span
+        if self.age_counts(entry) {
+            return entry.spawned + self.policy.min_uptime;
+        }
+        let due = entry.spawned + self.policy.ready_timeout;
+        entry.asked_until.map_or(due, |asked| due.max(asked))
+    }
+
+    /// When a worker that was told to leave is killed.
+    pub(super) fn leave_due(&self, entry: &Entry, told: Moment) -> Moment {
+        let due = told + self.policy.disconnect_timeout;
+        entry.asked_until.map_or(due, |asked| due.max(asked))
+    }
+
+    fn needs_time(&mut self, id: WorkerId, span: Duration) {
+        let (now, policy) = (self.now, &self.policy);
+        let (ready_timeout, disconnect_timeout) = (policy.ready_timeout, policy.disconnect_timeout);
+        let Some(entry) = self.entry_mut(id) else { return };
+        let most = match entry.life {
+            Life::Booting => entry.spawned + ready_timeout,
+            Life::Told { at } => at + disconnect_timeout,
+            Life::Serving { .. } | Life::Killed { .. } | Life::GivenUpOn => return,
+        };
+        let asked = (now + span).min(most + MOST_PATIENCE);
+        entry.asked_until = entry.asked_until.max(Some(asked));
+        if matches!(entry.life, Life::Told { .. }) {
+            self.asked_until = self.asked_until.max(asked);
+            self.story.tell(Scene::AskedForTimeToLeave);
+        } else {
+            self.story.tell(Scene::AskedForTimeToStart);
+        }
     }
 
     /// Writes down a fact, before the core hears of it.
@@ -242,6 +279,8 @@ impl Books {
         match event {
             Event::Started | Event::TimePassed | Event::SaidFailed { .. } => {}
             Event::Spawned { .. } => self.booted |= self.course == Course::Running,
+            Event::NeedsTime { worker, span } => self.needs_time(*worker, *span),
+            Event::SaidLeaving { worker } => self.leaves_by_itself(*worker),
             Event::SpawnFailed { worker, failure } => self.not_spawned(*worker, failure.kind),
             Event::SaidHello { worker } => {
                 if let Some(entry) = self.entry_mut(*worker) {
@@ -282,6 +321,28 @@ impl Books {
         if entry.post == Post::Trial {
             self.turn.trial = TrialFate::Lost;
             self.story.tell(Scene::AbortedBySpawnFailure);
+        }
+    }
+
+    fn leaves_by_itself(&mut self, id: WorkerId) {
+        let now = self.now;
+        let at_work = |entry: &&mut Entry| matches!(entry.life, Life::Booting | Life::Serving { .. });
+        let Some(entry) = self.entry_mut(id).filter(at_work) else { return };
+        let was = entry.post;
+        (entry.life, entry.post, entry.asked_until) = (Life::Told { at: now }, Post::Leaving, None);
+        match was {
+            Post::Seat => {
+                self.leavings += 1;
+                self.story.tell(Scene::LeftByItself);
+                if let Some(barren) = &mut self.barren {
+                    barren.allowed += 1;
+                }
+            }
+            Post::Trial => {
+                self.turn.trial = TrialFate::Lost;
+                self.story.tell(Scene::AbortedByLeaving);
+            }
+            Post::Leaving => {}
         }
     }
 

@@ -14,6 +14,10 @@ use crate::supervisor::Policy;
 pub(super) struct Climate {
     /// A spawned worker ends by itself sooner or later.
     pub(super) crash: usize,
+    /// It leaves by its own wish.
+    pub(super) leaving: usize,
+    /// It asks for more time, to start or to stop.
+    pub(super) begging: usize,
     /// It never says ready (and perhaps lies about it by saying hello).
     pub(super) mute: usize,
     /// It takes about as long as `readyTimeout` to boot.
@@ -37,15 +41,40 @@ impl Climate {
     }
 
     pub(super) fn is_calm(self) -> bool {
-        let Climate { crash, mute, slow, deaf, stuck, passing_failure, lasting_failure, stray, bent_clock } =
-            self;
-        [crash, mute, slow, deaf, stuck, passing_failure, lasting_failure, stray, bent_clock] == [0; 9]
+        let Climate {
+            crash,
+            leaving,
+            begging,
+            mute,
+            slow,
+            deaf,
+            stuck,
+            passing_failure,
+            lasting_failure,
+            stray,
+            bent_clock,
+        } = self;
+        [
+            crash,
+            leaving,
+            begging,
+            mute,
+            slow,
+            deaf,
+            stuck,
+            passing_failure,
+            lasting_failure,
+            stray,
+            bent_clock,
+        ] == [0; 11]
     }
 
     pub(super) fn roll(random: &mut Random) -> Self {
         let mut often = |choices: &[usize]| if random.chance(50) { 0 } else { random.pick(choices) };
         Climate {
             crash: often(&[5, 15, 40, 100]),
+            leaving: often(&[5, 15, 40]),
+            begging: often(&[20, 60]),
             mute: often(&[5, 30, 100]),
             slow: often(&[5, 30]),
             deaf: often(&[10, 50, 100]),

@@ -80,7 +80,7 @@ impl Books {
     /// Promise 4: a shutdown always ends, by itself or by force.
     fn shutdown_ends_in_time(&self) -> Check {
         let Course::ShuttingDown { since, delay } = self.course else { return Ok(()) };
-        let limit = since + self.policy.disconnect_timeout + KILL_GRACE + delay;
+        let limit = (since + self.policy.disconnect_timeout).max(self.asked_until) + KILL_GRACE + delay;
         promise!(self.now <= limit, "the shutdown has not ended in time");
         let given_up = self.living.iter().all(|entry| entry.life == Life::GivenUpOn);
         promise!(!given_up, "the shutdown does not notice its end");
@@ -114,9 +114,10 @@ impl Books {
         promise!(left <= full && left >= full.saturating_sub(self.crashes), "{left} of {full} left");
         promise!(self.crashes > 0 || left == full, "charged without a crash");
         promise!(core.crashes == self.crashes, "{} crashes counted, {} happened", core.crashes, self.crashes);
-        promise!(core.planned == self.trials, "{} planned, {} happened", core.planned, self.trials);
+        let planned = self.trials + self.leavings;
+        promise!(core.planned == planned, "{} planned, {planned} happened", core.planned);
         let reasons =
-            self.policy.workers as u64 + self.grown + self.crashes + self.passing_failures + self.trials;
+            self.policy.workers as u64 + self.grown + self.crashes + self.passing_failures + planned;
         promise!(self.spawns <= reasons, "{} spawns for {reasons} reasons", self.spawns);
         if left == 0 && self.crashes > full && self.course == Course::Running {
             self.story.tell(Scene::CrashBeyondTheBudget);
@@ -159,13 +160,12 @@ impl Books {
     /// After a turn in time nobody is left waiting whose time has come.
     pub(super) fn check_promptness(&self) -> Check {
         for entry in &self.living {
-            let told =
-                matches!(entry.life, Life::Told { at } if self.now < at + self.policy.disconnect_timeout);
+            let told = matches!(entry.life, Life::Told { at } if self.now < self.leave_due(entry, at));
             let unsignalled = entry.signal_at.filter(|due| told && *due <= self.now);
             promise!(unsignalled.is_none(), "a signal was forgotten: {entry:?}");
             let (begun, due) = match entry.life {
                 Life::Booting => (entry.spawned, self.boot_due(entry)),
-                Life::Told { at } => (at, at + self.policy.disconnect_timeout),
+                Life::Told { at } => (at, self.leave_due(entry, at)),
                 Life::Killed { at } => (at, at + KILL_GRACE),
                 Life::Serving { .. } | Life::GivenUpOn => continue,
             };

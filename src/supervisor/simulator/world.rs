@@ -260,6 +260,13 @@ impl World {
         {
             process.announced = true;
         }
+        if let Event::SaidLeaving { worker } = &event
+            && let now = self.now
+            && let Some(process) = self.process(*worker)
+            && let Some(span) = process.leaves_after
+        {
+            process.end_by(now + span);
+        }
         self.books.happened(clock, &event);
         let actions = self.core.handle(clock, event);
         for action in &actions {
@@ -275,6 +282,11 @@ impl World {
             Action::Spawn { worker, slot: _, generation: _ } => self.spawn(*worker),
             Action::Disconnect { worker, by: _ } => {
                 let now = self.now;
+                if self.random.chance(self.climate.begging) {
+                    let limit = self.books.policy.disconnect_timeout;
+                    let (at, span) = (now + self.random.up_to(limit), self.random.up_to(limit * 2));
+                    self.inbox.push((at, Event::NeedsTime { worker: *worker, span }));
+                }
                 let Some(process) = self.process(*worker) else { return };
                 if let Some(span) = process.leaves_after {
                     process.end_by(now + span);
@@ -329,6 +341,14 @@ impl World {
         }
         if !mute {
             self.inbox.push((at, Event::SaidReady { worker }));
+        }
+        if self.random.chance(self.climate.begging) {
+            let span = self.random.up_to(limit * 2);
+            self.inbox.push((self.now + self.random.up_to(boot), Event::NeedsTime { worker, span }));
+        }
+        if self.random.chance(self.climate.leaving) {
+            let span = self.random.pick(&[boot, self.books.policy.min_uptime * 3]);
+            self.inbox.push((self.now + self.random.up_to(span), Event::SaidLeaving { worker }));
         }
     }
 

@@ -123,6 +123,10 @@ impl Cluster {
         self.tell(Event::SaidReady { worker: WorkerId(worker) })
     }
 
+    pub(super) fn says_leaving(&mut self, worker: u64) -> Vec<String> {
+        self.tell(Event::SaidLeaving { worker: WorkerId(worker) })
+    }
+
     pub(super) fn exits(&mut self, worker: u64) -> Vec<String> {
         self.tell(Event::Exited {
             worker: WorkerId(worker),

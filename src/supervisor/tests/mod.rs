@@ -2,6 +2,8 @@
 
 mod crash;
 mod harness;
+mod leaving;
+mod patience;
 mod readiness;
 mod restart;
 mod rollout_ends;

@@ -35,3 +35,31 @@ pub(super) fn member_says_ready(end: &str) -> i32 {
         thread::park();
     }
 }
+
+/// Says by `sd_notify` what the test writes into files `say-SLOT-1`, `say-SLOT-2`…, in turn: `exit N` ends it,
+/// `at NAME MESSAGE` speaks at another socket. Ignores SIGTERM.
+pub(super) fn speaker(speakers: &str) -> i32 {
+    sys::ignore(libc::SIGTERM);
+    let slot = std::env::var("PROTEUS_SLOT").expect("a slot");
+    let id = std::env::var("PROTEUS_WORKER_ID").expect("an id");
+    // Only the first worker of a slot has something to say; its successors are ready and quiet.
+    if id.parse::<usize>().expect("a number") > speakers.parse().expect("a number") {
+        notify("READY=1");
+        loop {
+            thread::park();
+        }
+    }
+    for turn in 1.. {
+        let file = format!("say-{slot}-{turn}");
+        let text = crate::harness::eventually("its turn", || std::fs::read_to_string(&file).ok());
+        match text.split_once(' ') {
+            Some(("exit", status)) => return status.parse().expect("a status"),
+            Some(("at", rest)) => {
+                let (name, message) = rest.split_once(' ').expect("a name and a message");
+                super::notify_at(name, message);
+            }
+            _ => notify(&text),
+        }
+    }
+    0
+}
