@@ -122,6 +122,12 @@ impl Config {
         self.exec.as_deref()
     }
 
+    /// Where the control API is to listen, and the token that it asks for.
+    #[doc(hidden)]
+    pub fn api(&self) -> Option<(&ListenAddress, Option<&str>)> {
+        self.api.as_ref().map(|api| (&api.listen, api.token.as_deref()))
+    }
+
     fn defaults() -> Self {
         Config {
             workers: std::thread::available_parallelism().map_or(1, usize::from),

@@ -224,7 +224,8 @@ fn ready(handle: &Handle) -> Answer {
 }
 
 pub(super) fn text(status: u16, body: &str) -> Page {
-    Response::from_string(body).with_status_code(status)
+    // Whole, with its length: what reads it need not know chunks.
+    Response::from_string(body).with_status_code(status).with_chunked_threshold(usize::MAX)
 }
 
 pub(super) fn json(status: u16, body: &str) -> Page {

@@ -6,6 +6,8 @@ use proteus_cluster::orders;
 use proteus_cluster::settings::{SETTINGS, Setting};
 
 use super::COMMANDS;
+use super::client::TOKEN_VARIABLE;
+use super::errand::Errand;
 
 const WIDTH: usize = 80;
 /// Where the right column begins.
@@ -69,6 +71,29 @@ pub(super) fn check() -> String {
     text
 }
 
+/// The help of a command for a running master.
+pub(super) fn errand(errand: &Errand) -> String {
+    let mut text = String::new();
+    wrap(&mut text, 0, errand.about);
+    let word = errand.word.map_or(String::new(), |word| format!(" {word}"));
+    let _ = write!(text, "\nUsage: proteus {} [FLAGS]{word}\n\nFlags:\n", errand.name);
+    for flag in errand.flags {
+        let value = flag.value.map_or(String::new(), |value| format!(" {value}"));
+        row(&mut text, &format!("    --{}{value}", flag.long), flag.meaning);
+    }
+    row(&mut text, "    --api ADDRESS", "the master's control API: HOST:PORT or unix:/path [127.0.0.1:8111]");
+    row(&mut text, "-c, --config FILE", "the master's settings, to find its API and its token there");
+    row(&mut text, "-h, --help", "this text");
+    text.push('\n');
+    wrap(
+        &mut text,
+        0,
+        &format!("A token that the API asks for is taken from {TOKEN_VARIABLE}, else from the file."),
+    );
+    text.push_str("\nExit status: 0 done, 1 failed or refused, 2 could not be asked.\n");
+    text
+}
+
 fn meaning(setting: &Setting) -> String {
     format!("{} [{}]", setting.meaning, setting.default)
 }
@@ -119,7 +144,8 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_than_a_terminal() {
-        for line in [overview(), run(), check()].iter().flat_map(|text| text.lines()) {
+        let texts = COMMANDS.iter().map(|command| (command.help)()).chain([overview()]);
+        for line in texts.collect::<Vec<_>>().iter().flat_map(|text| text.lines()) {
             assert!(line.chars().count() <= WIDTH, "{line}");
             assert_eq!(line, line.trim_end());
         }

@@ -1,8 +1,13 @@
 //! The command line: one row a command.
 
 mod check;
+mod client;
+mod errand;
 mod help;
 mod launch;
+mod orders;
+mod progress;
+mod table;
 mod words;
 
 use std::ffi::OsString;
@@ -40,13 +45,36 @@ const COMMANDS: &[Command] = &[
         help: help::check,
         run: check::run,
     },
+    Command {
+        name: orders::RESTART.name,
+        summary: "replace every worker of a running cluster, and say how it went",
+        help: || help::errand(&orders::RESTART),
+        run: |parser| orders::RESTART.carry_out(parser),
+    },
+    Command {
+        name: orders::SHUTDOWN.name,
+        summary: "end a running cluster, and say when it has ended",
+        help: || help::errand(&orders::SHUTDOWN),
+        run: |parser| orders::SHUTDOWN.carry_out(parser),
+    },
+    Command {
+        name: orders::SCALE.name,
+        summary: "change the number of workers",
+        help: || help::errand(&orders::SCALE),
+        run: |parser| orders::SCALE.carry_out(parser),
+    },
+    Command {
+        name: orders::STATUS.name,
+        summary: "show a running cluster",
+        help: || help::errand(&orders::STATUS),
+        run: |parser| orders::STATUS.carry_out(parser),
+    },
 ];
 
 /// Runs the command that `words` ask for.
 pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     dispatch(&mut Parser::from_args(words)).unwrap_or_else(|refusal| {
-        // Nobody may be reading stderr, and then nobody is told.
-        let _ = writeln!(io::stderr(), "proteus: {refusal}");
+        say(&refusal);
         ExitCode::from(REFUSED)
     })
 }
@@ -90,6 +118,11 @@ fn unknown_flag<'a>(flag: &str, known: impl IntoIterator<Item = &'a str>) -> Ref
 
 fn usage(error: impl Display) -> Refusal {
     error.to_string()
+}
+
+/// To stderr; nobody may be reading it, and then nobody is told.
+fn say(line: &str) {
+    drop(writeln!(io::stderr(), "proteus: {line}"));
 }
 
 /// A pipe whose reader has left (`proteus --help | head -1`) has what it wanted.

@@ -8,6 +8,7 @@ mod api;
 mod birth;
 mod born;
 mod causes;
+mod client;
 mod crashes;
 mod ending;
 mod groups;
