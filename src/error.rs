@@ -32,6 +32,12 @@ pub(crate) enum Kind {
     Unknown,
     /// It did not come in time.
     TimedOut,
+    /// A message that cannot be sent, or does not fit what it is read as.
+    Message,
+    /// A worker's queue is full.
+    Full,
+    /// A worker is gone, or was told to go.
+    Gone,
 }
 
 impl Error {
@@ -72,6 +78,21 @@ impl Error {
         self.kind == Kind::Ended
     }
 
+    /// A message was refused for what it is: its `cmd` is reserved, it is too long, it does not fit.
+    pub fn is_message(&self) -> bool {
+        self.kind == Kind::Message
+    }
+
+    /// A worker does not read its messages, and no more of them are kept for it.
+    pub fn is_full(&self) -> bool {
+        self.kind == Kind::Full
+    }
+
+    /// A worker (seen from the master) is gone, or was told to disconnect.
+    pub fn is_gone(&self) -> bool {
+        self.kind == Kind::Gone
+    }
+
     /// The answer did not come in time.
     pub fn is_timeout(&self) -> bool {
         self.kind == Kind::TimedOut
@@ -91,6 +112,12 @@ impl fmt::Display for Cause<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// What a panic says of itself.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text")
 }
 
 impl fmt::Display for Error {

@@ -7,10 +7,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use mio::Waker;
+use serde::Serialize;
 
 use crate::config::WORKERS;
+use crate::dispatch::Audience;
 use crate::error::{Error, Kind, Result};
+use crate::message::{Message, Outgoing};
 use crate::meter::Meter;
+use crate::peers::{Peers, WorkerInfo};
 use crate::status::{ExitRecord, Status};
 use crate::supervisor::{Ending, Headcount, Order, Origin, Reply, Scale, Verdict};
 
@@ -39,6 +43,8 @@ pub struct Handle {
     waker: Arc<Waker>,
     first: Arc<First>,
     meter: Arc<Mutex<Meter>>,
+    peers: Arc<Peers>,
+    audience: Arc<Audience>,
 }
 
 /// What there is to see before the loop runs.
@@ -92,9 +98,15 @@ pub(crate) enum Heard {
 const ANSWER: Duration = Duration::from_secs(5);
 
 impl Handle {
-    pub(crate) fn new(commands: Sender<Command>, waker: Arc<Waker>, first: Status) -> Self {
+    pub(crate) fn new(
+        commands: Sender<Command>,
+        waker: Arc<Waker>,
+        first: Status,
+        peers: Arc<Peers>,
+        audience: Arc<Audience>,
+    ) -> Self {
         let first = Arc::new(First { status: first, running: OnceLock::new() });
-        Handle { commands, waker, first, meter: Arc::default() }
+        Handle { commands, waker, first, meter: Arc::default(), peers, audience }
     }
 
     /// From now on the loop answers.
@@ -131,6 +143,46 @@ impl Handle {
     /// cluster has ended.
     pub fn scale(&self, workers: usize) -> Result<()> {
         self.order(Order::Scale(Scale::To(headcount(workers)?))).map(drop)
+    }
+
+    /// Sends a message to every live worker that was not told to disconnect. Never blocks.
+    ///
+    /// Any value that serializes to JSON; workers get it in the order of sending. Sent before the cluster runs,
+    /// it waits for the first workers.
+    ///
+    /// # Errors
+    ///
+    /// [`is_full`](Error::is_full) where a worker does not read and 8 MiB wait for it already (the others get the
+    /// message), [`is_message`](Error::is_message) where it cannot be sent: a reserved `cmd` (`PROTEUS_…`,
+    /// `NODE_…`) or more than 4 MiB.
+    pub fn send_message(&self, message: impl Serialize) -> Result<()> {
+        self.peers.send_to_all(&Outgoing::of(&message)?).map(drop)
+    }
+
+    /// Sends a message to one worker; as [`send_message`](Handle::send_message) otherwise.
+    ///
+    /// Fails with [`is_gone`](Error::is_gone) where there is no such worker, or it was told to disconnect.
+    pub fn send_message_to(&self, worker: u64, message: impl Serialize) -> Result<()> {
+        self.peers.send_to(worker, &Outgoing::of(&message)?)
+    }
+
+    /// Calls `listener` for each message of a worker whose `cmd` is this one, in the place of the listener that
+    /// was there.
+    ///
+    /// Listeners run one at a time, in order, on a thread of their own. A slow one holds back the workers that
+    /// send to listeners, and nothing else: their messages wait in the channels, and none is dropped. A panic in
+    /// a listener is logged and counted (`listenerPanics` in the status) and goes no further.
+    pub fn add_message_listener(
+        &self,
+        cmd: impl AsRef<str>,
+        listener: impl Fn(&Message, &WorkerInfo) + Send + 'static,
+    ) -> Result<()> {
+        self.audience.set(cmd.as_ref(), listener)
+    }
+
+    /// Removes the listener of this `cmd`. Messages that nobody listens to are counted and forgotten.
+    pub fn remove_message_listener(&self, cmd: impl AsRef<str>) -> Result<()> {
+        self.audience.remove(cmd.as_ref())
     }
 
     /// The cluster as it stands. `cpuPercent` is since the previous look, whoever looked.

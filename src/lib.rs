@@ -79,6 +79,7 @@ compile_error!("proteus-cluster runs on Linux: it needs clone, epoll, parent-dea
 mod api;
 mod cluster;
 mod config;
+mod dispatch;
 mod error;
 mod handle;
 mod journal;
@@ -87,6 +88,7 @@ pub mod logger;
 mod master;
 mod message;
 mod meter;
+mod peers;
 mod status;
 mod supervisor;
 mod sys;
@@ -114,6 +116,8 @@ pub use error::{Error, Result};
 pub use handle::{Handle, Restart, RestartOutcome};
 #[doc(hidden)]
 pub use master::{check, own_process};
+pub use message::Message;
+pub use peers::WorkerInfo;
 pub use status::{
     DroppedStatus, ExitRecord, ForkStatus, ListenerStatus, MasterStatus, OrderStatus, RestartStatus, Status,
     WorkerStatus,

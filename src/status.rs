@@ -48,6 +48,8 @@ pub struct MasterStatus {
     pub uptime_ms: u64,
     /// Whether `minReady` workers are ready and no shutdown has begun: what `/ready` answers.
     pub ready: bool,
+    /// Panics of message listeners.
+    pub listener_panics: u64,
 }
 
 /// A worker, or a slot that waits for its next one.
@@ -79,6 +81,8 @@ pub struct WorkerStatus {
     pub messages_in: u64,
     /// Messages to it.
     pub messages_out: u64,
+    /// Panics of its message handlers.
+    pub handler_panics: u64,
     /// How the slot's previous worker ended.
     pub last_exit: Option<ExitRecord>,
 }
@@ -179,6 +183,7 @@ impl Status {
             workers: view.wanted,
             uptime_ms: milliseconds(view.uptime),
             ready: view.readiness == Readiness::Ready,
+            listener_panics: 0,
         };
         Status {
             master,
@@ -212,6 +217,7 @@ impl WorkerStatus {
             respawns: view.respawns,
             messages_in: 0,
             messages_out: 0,
+            handler_panics: 0,
             last_exit: view.last_exit.map(ExitRecord::of),
         }
     }

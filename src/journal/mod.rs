@@ -20,7 +20,7 @@ pub(crate) use record::Record;
 #[cfg(feature = "logger")]
 pub(crate) use thread::Formatter;
 
-use crate::sys::exit;
+use crate::sys::exit::{self, LastWord};
 use crate::sys::signal::Mask;
 use gauge::Gauge;
 
@@ -74,7 +74,7 @@ fn start_thread() -> io::Result<Sender<Item>> {
     let started = builder.spawn(move || thread::run(&items, &GAUGE));
     before.apply();
     started?;
-    exit::before_exit(flush);
+    exit::before_exit(LastWord::Log, flush);
     Ok(queue)
 }
 

@@ -1,4 +1,5 @@
-//! The master's end of a worker's channel: never blocks, reads by budget, writes from a bounded queue.
+//! The master's end of a worker's channel: never blocks, reads by budget, leaves in the socket what nobody has
+//! room for.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,45 +7,34 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use crate::message::{Framer, FromWorker, Line, ToWorker};
+use crate::dispatch::Mail;
+use crate::message::{Framer, Line};
 use crate::sys::ancillary;
 
 /// What is read from one channel in one turn of the loop, so that a flood starves nobody.
 const TURN: usize = 256 * 1024;
-/// What may wait for a worker that does not read: past it, lines to that worker are dropped.
-const QUEUE: usize = 8 << 20;
 
-/// The channel to one worker.
+/// The reading side of the channel to one worker; the writing side is its [`Outbox`](super::outbox::Outbox).
 #[derive(Debug)]
 pub(super) struct Channel {
-    socket: UnixStream,
+    socket: Arc<UnixStream>,
     framer: Framer,
-    outgoing: VecDeque<Frame>,
-    queued: usize,
+    flow: Flow,
 }
 
-/// Bytes on their way out; a descriptor travels with the first of them.
+/// Whether lines are taken from the channel.
 #[derive(Debug)]
-struct Frame {
-    bytes: Vec<u8>,
-    sent: usize,
-    fd: Option<Arc<OwnedFd>>,
-}
-
-/// What one turn of reading found.
-#[derive(Debug, Default)]
-pub(super) struct Reading {
-    pub(super) lines: Vec<FromWorker>,
-    /// Lines that were too long or not JSON, each with its cause.
-    pub(super) refused: Vec<String>,
-    pub(super) rest: Rest,
+enum Flow {
+    Open,
+    /// The listeners have no room for this message. Until they have, what follows stays where it is: for as long
+    /// the worker cannot be heard, and so is not hung.
+    Paused(Box<Mail>),
 }
 
 /// What is left in the socket after a turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
     /// Nothing for now; the loop will hear of more.
-    #[default]
     Drained,
     /// The budget ended first: edge-triggered events will not come again, so come back unasked.
     More,
@@ -57,7 +47,7 @@ impl Channel {
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let channel = Channel { socket: ours, framer: Framer::new(), outgoing: VecDeque::new(), queued: 0 };
+        let channel = Channel { socket: Arc::new(ours), framer: Framer::new(), flow: Flow::Open };
         Ok((channel, theirs.into()))
     }
 
@@ -65,81 +55,63 @@ impl Channel {
         self.socket.as_fd()
     }
 
-    /// Reads for one turn.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Reading {
-        let mut reading = Reading::default();
+    /// For the side that writes.
+    pub(super) fn socket(&self) -> Arc<UnixStream> {
+        Arc::clone(&self.socket)
+    }
+
+    /// Whether the master has stopped reading it for want of room.
+    pub(super) fn is_paused(&self) -> bool {
+        match self.flow {
+            Flow::Open => false,
+            Flow::Paused(_) => true,
+        }
+    }
+
+    /// Takes no more lines until [`Channel::resume`].
+    pub(super) fn pause(&mut self, mail: Mail) {
+        self.flow = Flow::Paused(Box::new(mail));
+    }
+
+    /// Opens it again; the message for which there was no room, if it was paused.
+    pub(super) fn resume(&mut self) -> Option<Mail> {
+        match std::mem::replace(&mut self.flow, Flow::Open) {
+            Flow::Open => None,
+            Flow::Paused(mail) => Some(*mail),
+        }
+    }
+
+    /// Reads for one turn; the lines are then there to take.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Rest {
         let mut budget = TURN;
-        reading.rest = loop {
-            if budget == 0 {
-                break Rest::More;
-            }
+        while budget > 0 {
             let room = buffer.len().min(budget);
             // Descriptors that a worker sends are nothing we asked for: dropped here, and so closed.
             match ancillary::receive(self.socket.as_fd(), &mut buffer[..room]) {
-                Ok(received) if received.bytes == 0 => break Rest::Ended,
+                Ok(received) if received.bytes == 0 => return Rest::Ended,
                 Ok(received) => {
                     budget -= received.bytes;
                     self.framer.push(&buffer[..received.bytes]);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Rest::Drained,
-                Err(_) => break Rest::Ended,
-            }
-        };
-        while let Some(line) = self.framer.next_line() {
-            reading.take(line);
-        }
-        if reading.rest == Rest::Ended && self.framer.finish().is_some() {
-            reading.refused.push("the worker ended within it".into());
-        }
-        reading
-    }
-
-    /// Queues a line and sends what the socket takes. An error says why the line was dropped.
-    pub(super) fn send(&mut self, line: &ToWorker, fd: Option<Arc<OwnedFd>>) -> Result<(), &'static str> {
-        let bytes = line.encode();
-        if self.queued + bytes.len() > QUEUE {
-            return Err("its queue is full: it does not read its channel");
-        }
-        self.queued += bytes.len();
-        self.outgoing.push_back(Frame { bytes, sent: 0, fd });
-        self.flush();
-        Ok(())
-    }
-
-    /// Sends what the socket takes now; the loop calls again when it takes more.
-    pub(super) fn flush(&mut self) {
-        while let Some(frame) = self.outgoing.front_mut() {
-            let fd = frame.fd.as_ref().map(|fd| fd.as_fd());
-            match ancillary::send(self.socket.as_fd(), &frame.bytes[frame.sent..], fd) {
-                Ok(count) => {
-                    frame.fd = None;
-                    frame.sent += count;
-                    self.queued -= count;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // The worker's end is gone: its exit tells the rest.
-                Err(_) => return self.discard(),
-            }
-            if frame.sent == frame.bytes.len() {
-                self.outgoing.pop_front();
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Rest::Drained,
+                Err(_) => return Rest::Ended,
             }
         }
+        Rest::More
     }
 
-    fn discard(&mut self) {
-        self.outgoing.clear();
-        self.queued = 0;
+    /// All whole lines that have come.
+    pub(super) fn take_lines(&mut self) -> VecDeque<Line> {
+        self.framer.take_lines()
     }
-}
 
-impl Reading {
-    fn take(&mut self, line: Line) {
-        match line {
-            Line::Text(text) => match FromWorker::parse(&text) {
-                Ok(line) => self.lines.push(line),
-                Err(garbage) => self.refused.push(garbage.to_string()),
-            },
-            Line::Oversize => self.refused.push("a line of more than 4 MiB".into()),
-        }
+    /// Lines that were taken and must wait, before all others.
+    pub(super) fn put_back(&mut self, lines: VecDeque<Line>) {
+        self.framer.put_back(lines);
+    }
+
+    /// Whether the worker ended within a line.
+    pub(super) fn ends_within_a_line(&mut self) -> bool {
+        self.framer.finish().is_some()
     }
 }

@@ -5,8 +5,10 @@
 #![warn(clippy::disallowed_macros)]
 
 mod channel;
+mod hear;
 mod listener;
 mod notify;
+pub(crate) mod outbox;
 pub(crate) mod patience;
 mod perform;
 mod pidfile;
@@ -31,9 +33,11 @@ pub(crate) use start::Foundation;
 pub use start::{check, own_process};
 
 use crate::config::{Config, ListenAddress};
+use crate::dispatch::{Audience, Dispatch};
 use crate::error::{Error, Result};
 use crate::handle::{Command, Word};
 use crate::journal;
+use crate::peers::Peers;
 use crate::status::{ListenerStatus, Status};
 use crate::supervisor::{Ending, Event, Moment, Supervisor, Ticket, WorkerId};
 use crate::sys::spawn::Spawner;
@@ -46,6 +50,9 @@ use token::Source;
 
 /// What is read from a worker at a time.
 const BUFFER: usize = 64 * 1024;
+
+/// How long the end of the cluster waits for listeners that still hear messages.
+const LAST_MESSAGES: Duration = Duration::from_secs(5);
 
 /// The running master.
 pub(crate) struct Master {
@@ -68,7 +75,9 @@ pub(crate) struct Master {
     events: VecDeque<Event>,
     /// Sources that had more than one turn's worth: edge-triggered events will not come again for them.
     unfinished: Vec<Source>,
-    dropped_messages: u64,
+    peers: Arc<Peers>,
+    audience: Arc<Audience>,
+    dispatch: Dispatch,
     buffer: Vec<u8>,
     /// Where the API listens, for the line that says so.
     api_address: Option<ListenAddress>,
@@ -90,6 +99,11 @@ impl Master {
         let before = self.signals.unblock();
         let ending = self.turn_until_the_end();
         before.apply();
+        self.peers.end();
+        let unheard = self.dispatch.finish(LAST_MESSAGES);
+        if unheard > 0 {
+            journal::warn!("messages that no listener heard before the end: {unheard}");
+        }
         let waiting = mem::take(&mut self.waiting).into_values().collect();
         (ending.map_err(|error| Error::start("the event loop", error)), waiting)
     }
@@ -97,6 +111,10 @@ impl Master {
     fn turn_until_the_end(&mut self) -> io::Result<Ending> {
         let mut ready = Events::with_capacity(256);
         self.events.push_back(Event::Started);
+        if let Some(ending) = self.decide() {
+            return Ok(ending);
+        }
+        self.peers.open();
         loop {
             if let Some(ending) = self.decide() {
                 return Ok(ending);
@@ -168,6 +186,7 @@ impl Master {
     }
 
     fn take_commands(&mut self) {
+        self.resume_channels();
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Order { order, reply } => {
@@ -192,10 +211,12 @@ impl Master {
                 row.pid = Some(process.child.pid);
                 row.status.clone_from(&process.status_text);
                 row.messages_in = process.messages_in;
-                row.messages_out = process.messages_out;
+                row.handler_panics = process.handler_panics;
+                row.messages_out = process.outbox.taken();
             }
         }
-        status.dropped.messages = self.dropped_messages;
+        status.master.listener_panics = self.audience.panics();
+        status.dropped.messages = self.peers.dropped();
         status.dropped.log_lines = journal::dropped();
         status
     }

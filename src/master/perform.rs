@@ -1,14 +1,18 @@
 //! Actions of the core, performed.
 
+use std::sync::Arc;
+
 use super::Master;
 use super::channel::Channel;
 use super::notify::NotifySocket;
+use super::outbox::Outbox;
 use super::process::Process;
 use super::spawn::{Newcomer, passing};
 use crate::config::ListenAddress;
 use crate::handle::Word;
 use crate::journal::{self, Place};
 use crate::message::ToWorker;
+use crate::peers::WorkerInfo;
 use crate::supervisor::{
     Action, Ending, Event, Generation, Notice, Notification, Reply, Severity, SpawnFailure, Ticket, WorkerId,
 };
@@ -56,7 +60,9 @@ impl Master {
             channel: std::os::fd::AsFd::as_fd(&theirs),
         };
         let child = self.launcher.spawn(&mut self.spawner, &newcomer)?;
+        let info = WorkerInfo::new(worker.0, slot, child.pid, generation.0);
         let process = Process {
+            outbox: Arc::new(Outbox::new(info, channel.socket())),
             child,
             channel,
             notify,
@@ -64,7 +70,7 @@ impl Master {
             slot,
             generation,
             messages_in: 0,
-            messages_out: 0,
+            handler_panics: 0,
         };
         journal::debug!(
             "worker {worker} (slot {slot}, generation {generation}) started as pid {}",
@@ -75,11 +81,13 @@ impl Master {
             process.child.end_now();
             return Err(passing("event loop", &error));
         }
+        self.peers.join(Arc::clone(&process.outbox));
         self.processes.insert(worker, process);
         Ok(())
     }
 
     fn disconnect(&mut self, worker: WorkerId, by: Notification) {
+        self.peers.leave(worker.0);
         let signals: &[i32] = match by {
             Notification::Channel => &[libc::SIGCONT],
             Notification::ChannelAndSignal | Notification::Signal => {
@@ -96,6 +104,7 @@ impl Master {
     }
 
     fn kill(&mut self, worker: WorkerId) {
+        self.peers.leave(worker.0);
         let Some(process) = self.processes.get(&worker) else { return };
         warn_unless_gone(worker, process.child.signal_group(libc::SIGKILL));
         // It may have left its group, or the group may be gone with it a zombie.

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::Master;
-use super::channel::{Channel, Reading, Rest};
+use super::channel::Channel;
 use super::notify::{NotifySocket, Said, Speaker, Turn};
+use super::outbox::{Full, Outbox};
 use super::token::Source;
 use crate::error::Cause;
 use crate::journal;
-use crate::message::{FromWorker, ToWorker};
+use crate::message::ToWorker;
 use crate::supervisor::{Event, Generation, WorkerId};
 use crate::sys::process::{Child, Life, reap_stranger};
 
@@ -20,18 +21,15 @@ use crate::sys::process::{Child, Life, reap_stranger};
 pub(super) struct Process {
     pub(super) child: Child,
     pub(super) channel: Channel,
+    pub(super) outbox: Arc<Outbox>,
     pub(super) notify: NotifySocket,
     /// What it does, in its own words (`STATUS=`).
     pub(super) status_text: Option<String>,
     pub(super) slot: usize,
     pub(super) generation: Generation,
     pub(super) messages_in: u64,
-    pub(super) messages_out: u64,
+    pub(super) handler_panics: u64,
 }
-
-/// Turns of reading after a worker's end: its last words fit into one socket buffer, and a
-/// grandchild that goes on writing must not hold us.
-const LAST_TURNS: usize = 4;
 
 impl Process {
     /// The descriptors that the loop watches for this worker.
@@ -52,44 +50,7 @@ impl Master {
         self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), source.token(), interest)
     }
 
-    pub(super) fn read_channel(&mut self, worker: WorkerId) {
-        let Some(process) = self.processes.get_mut(&worker) else { return };
-        process.channel.flush();
-        let reading = process.channel.read(&mut self.buffer);
-        if reading.rest == Rest::More {
-            self.unfinished.push(Source::Channel(worker));
-        }
-        self.take_lines(worker, reading);
-    }
-
-    fn take_lines(&mut self, worker: WorkerId, reading: Reading) {
-        if let Some(first) = reading.refused.first() {
-            let count = reading.refused.len();
-            self.dropped_messages += count as u64;
-            // One line for them all: a worker that floods its channel must not flood the log as well.
-            journal::warn!("worker {worker}: lines on its channel dropped: {count}; the first: {first}");
-        }
-        for line in reading.lines {
-            match line {
-                FromWorker::Hello => self.events.push_back(Event::SaidHello { worker }),
-                FromWorker::Ready => self.events.push_back(Event::SaidReady { worker }),
-                FromWorker::Failed { reason } => self.events.push_back(Event::SaidFailed { worker, reason }),
-                FromWorker::Listen { address } => self.answer_listen(worker, address),
-                FromWorker::User(_) => self.count_message(worker),
-                FromWorker::Alive | FromWorker::Log(_) | FromWorker::RestartMe | FromWorker::Reserved(_) => {
-                    journal::debug!("worker {worker}: a reserved line that this version has no use for");
-                }
-            }
-        }
-    }
-
-    fn count_message(&mut self, worker: WorkerId) {
-        if let Some(process) = self.processes.get_mut(&worker) {
-            process.messages_in += 1;
-        }
-    }
-
-    fn answer_listen(&mut self, worker: WorkerId, address: String) {
+    pub(super) fn answer_listen(&mut self, worker: WorkerId, address: String) {
         let Some(process) = self.processes.get(&worker) else { return };
         let bound = self.listeners.on_demand(&address, process.slot, process.generation);
         let (outcome, fd) = match bound {
@@ -102,11 +63,14 @@ impl Master {
         self.send(worker, &ToWorker::Listening { address, outcome }, fd);
     }
 
+    /// A line of the master's own.
     pub(super) fn send(&mut self, worker: WorkerId, line: &ToWorker, fd: Option<Arc<OwnedFd>>) {
         let Some(process) = self.processes.get_mut(&worker) else { return };
-        if let Err(cause) = process.channel.send(line, fd) {
-            self.dropped_messages += 1;
-            journal::warn!("worker {worker}: a line to it was dropped: {cause}");
+        if process.outbox.say(line, fd) == Err(Full) {
+            self.peers.count_dropped(1);
+            journal::warn!(
+                "worker {worker}: a line to it was dropped: its queue is full, it does not read its channel"
+            );
         }
     }
 
@@ -154,6 +118,7 @@ impl Master {
             Life::Gone => journal::warn!("worker {worker}: somebody else has reaped it; its status is lost"),
         }
         self.hear_last_words(worker);
+        self.peers.leave(worker.0);
         let Some(process) = self.processes.remove(&worker) else { return };
         for (_, fd) in process.sources(worker) {
             if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd())) {
@@ -165,19 +130,6 @@ impl Master {
             self.events.push_back(Event::Exited { worker, status, stderr: Vec::new() });
         }
         self.reap_orphans();
-    }
-
-    fn hear_last_words(&mut self, worker: WorkerId) {
-        self.read_notify(worker);
-        for _ in 0..LAST_TURNS {
-            let Some(process) = self.processes.get_mut(&worker) else { return };
-            let reading = process.channel.read(&mut self.buffer);
-            let rest = reading.rest;
-            self.take_lines(worker, reading);
-            if rest != Rest::More {
-                return;
-            }
-        }
     }
 
     /// The first process of a container is every orphan's parent.

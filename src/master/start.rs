@@ -17,9 +17,11 @@ use super::token::Source;
 use super::{BUFFER, Master, Role};
 use crate::api;
 use crate::config::Config;
+use crate::dispatch::{Audience, Dispatch};
 use crate::error::{Error, Result};
 use crate::handle::{Command, Handle, Word};
 use crate::journal;
+use crate::peers::Peers;
 use crate::status::{ListenerStatus, Status};
 use crate::supervisor::{Ending, Moment, Policy, Supervisor};
 use crate::sys::process::has_pidfd;
@@ -62,6 +64,9 @@ pub(crate) struct Foundation {
     supervisor: Supervisor,
     commands: Receiver<Command>,
     handle: Handle,
+    waker: Arc<Waker>,
+    peers: Arc<Peers>,
+    audience: Arc<Audience>,
     poll: Poll,
     api: Option<api::Bound>,
     listeners: Listeners,
@@ -95,13 +100,18 @@ impl Foundation {
         let rows = listeners.addresses().map(|(name, address)| ListenerStatus::new(name, address)).collect();
         let first = Status::of(supervisor.status(Moment::default()), rows);
         let (sender, commands) = channel();
-        let handle = Handle::new(sender, Arc::new(waker), first);
+        let (waker, peers, audience) = (Arc::new(waker), Arc::new(Peers::new()), Arc::<Audience>::default());
+        let handle =
+            Handle::new(sender, Arc::clone(&waker), first, Arc::clone(&peers), Arc::clone(&audience));
         Ok(Foundation {
             config,
             role,
             supervisor,
             commands,
             handle,
+            waker,
+            peers,
+            audience,
             poll,
             api,
             listeners,
@@ -120,6 +130,8 @@ impl Foundation {
     pub(crate) fn run(self) -> Result<Ending> {
         let with_pidfd = self.signals.exits() == ExitSource::Pidfds;
         let spawner = Spawner::new(with_pidfd).map_err(|error| Error::start("spawning", error))?;
+        let dispatch = Dispatch::start(Arc::clone(&self.audience), self.waker)
+            .map_err(|error| Error::start("the thread of message listeners", error))?;
         self.handle.start();
         let api_address = self.api.as_ref().map(api::Bound::address);
         let serving = self.api.map(|api| api.serve(self.handle)).transpose()?;
@@ -140,7 +152,9 @@ impl Foundation {
             outcomes: VecDeque::new(),
             events: VecDeque::new(),
             unfinished: Vec::new(),
-            dropped_messages: 0,
+            peers: self.peers,
+            audience: self.audience,
+            dispatch,
             buffer: vec![0; BUFFER],
             api_address,
         };

@@ -1,22 +1,34 @@
-//! A last word before the process exits.
+//! Last words before the process exits.
 
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
-static LAST: OnceLock<(u32, fn())> = OnceLock::new();
+/// What is done then, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastWord {
+    /// A worker's messages leave for the master.
+    Messages,
+    /// What is logged is written.
+    Log,
+}
 
-/// Runs `f` when the process exits by returning from `main` or by `exit`, on the thread that does; the first
-/// caller's counts. A child that was forked without an exec has none of our threads, and skips it.
-pub(crate) fn before_exit(f: fn()) {
-    if LAST.set((std::process::id(), f)).is_ok() {
-        // SAFETY: takes a function that lives as long as the process. Without memory for it, nothing runs.
-        unsafe { libc::atexit(run) };
+/// The process that it was meant for, and what to do.
+type Registered = (u32, fn());
+
+static LAST: [OnceLock<Registered>; 2] = [const { OnceLock::new() }; 2];
+
+/// Runs `f` when the process exits by returning from `main` or by `exit`, on the thread that does; of each kind the
+/// first caller's counts. A child that was forked without an exec has none of our threads, and skips it.
+pub(crate) fn before_exit(word: LastWord, f: fn()) {
+    static REGISTERED: Once = Once::new();
+    if LAST[word as usize].set((std::process::id(), f)).is_ok() {
+        REGISTERED.call_once(|| {
+            // SAFETY: takes a function that lives as long as the process. Without memory for it, nothing runs.
+            unsafe { libc::atexit(run) };
+        });
     }
 }
 
 extern "C" fn run() {
-    if let Some((pid, f)) = LAST.get()
-        && *pid == std::process::id()
-    {
-        f();
-    }
+    let process = std::process::id();
+    LAST.iter().filter_map(OnceLock::get).filter(|(pid, _)| *pid == process).for_each(|(_, f)| f());
 }

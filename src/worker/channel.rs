@@ -4,11 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use super::lock;
+use super::writer::{Writer, gone};
 use crate::error::{Cause, Error, Kind, Result};
-use crate::message::{Framer, FromWorker, Line, MAX_LINE, ToWorker};
+use crate::message::{Framer, FromWorker, Line, MAX_LINE, Message, Outgoing, ToWorker};
 use crate::sys::ancillary;
 
 const READ_AT_ONCE: usize = 64 << 10;
@@ -17,10 +18,18 @@ const READ_AT_ONCE: usize = 64 << 10;
 type Answer = Result<OwnedFd, String>;
 
 pub(super) struct Channel {
-    socket: UnixStream,
-    /// Held for a whole line, so that lines of several threads do not mix.
-    writing: Mutex<()>,
+    socket: Arc<UnixStream>,
+    writer: Arc<Writer>,
+    reader: Mutex<Reader>,
     listens: Mutex<Listens>,
+}
+
+/// Held by the thread that reads.
+struct Reader {
+    framer: Framer,
+    /// Descriptors that came, until the lines that announce them.
+    fds: VecDeque<OwnedFd>,
+    buffer: Vec<u8>,
 }
 
 /// Who waits for which address, in the order of asking.
@@ -32,32 +41,47 @@ enum Listens {
 /// What the reader tells the worker.
 pub(super) enum Heard {
     Disconnect,
+    Message(Message),
+}
+
+/// Whether there may be more to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    Goes,
     /// The master is gone.
-    End,
+    Ended,
 }
 
 impl Channel {
     pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(false)?;
-        let listens = Mutex::new(Listens::Open(HashMap::new()));
-        Ok(Channel { socket, writing: Mutex::new(()), listens })
+        let socket = Arc::new(socket);
+        let reader = Reader { framer: Framer::new(), fds: VecDeque::new(), buffer: vec![0; READ_AT_ONCE] };
+        Ok(Channel {
+            writer: Arc::new(Writer::new(Arc::clone(&socket))),
+            socket,
+            reader: Mutex::new(reader),
+            listens: Mutex::new(Listens::Open(HashMap::new())),
+        })
     }
 
-    /// Writes one line, and waits while the channel is full.
+    /// Takes one line of the library's own, and waits while the channel is full.
     pub(super) fn send(&self, message: &FromWorker) -> Result<()> {
         let line = message.encode();
         if line.len() > MAX_LINE {
-            return Err(Error::new(Kind::Setting, format!("a message of {} bytes is too long", line.len())));
+            return Err(Error::new(Kind::Message, format!("a line of {} bytes is too long", line.len())));
         }
-        let _whole = lock(&self.writing);
-        let mut rest = &line[..];
-        while !rest.is_empty() {
-            match ancillary::send(self.socket.as_fd(), rest, None) {
-                Ok(sent) => rest = &rest[sent..],
-                Err(error) => return Err(gone(Some(&error))),
-            }
-        }
-        Ok(())
+        self.writer.send(&line)
+    }
+
+    /// Takes a line of the program's, and waits while the channel is full.
+    pub(super) fn post(&self, message: &Outgoing) -> Result<()> {
+        self.writer.send(&message.line)
+    }
+
+    /// Waits until everything that was taken has gone.
+    pub(super) fn flush(&self) {
+        self.writer.flush();
     }
 
     /// Asks the master for a listener at the address and waits for its descriptor.
@@ -75,39 +99,36 @@ impl Channel {
         }
     }
 
-    /// Reads until the master is gone, and says so last.
-    pub(super) fn read(&self, mut hear: impl FnMut(Heard)) {
-        let (mut framer, mut fds) = (Framer::new(), VecDeque::new());
-        let mut buffer = vec![0; READ_AT_ONCE];
-        loop {
-            match ancillary::receive(self.socket.as_fd(), &mut buffer) {
-                Ok(received) if received.bytes > 0 => {
-                    fds.extend(received.fds);
-                    framer.push(&buffer[..received.bytes]);
-                    self.take_lines(&mut framer, &mut fds, &mut hear);
-                }
-                Ok(_) => break,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
-                Err(error) => {
-                    log::error!("channel to the master: {}", Cause(&error));
-                    break;
-                }
+    /// Waits for the master to say something, and passes it on.
+    pub(super) fn read(&self, hear: &mut impl FnMut(Heard)) -> Stream {
+        let mut reader = lock(&self.reader);
+        let Reader { framer, fds, buffer } = &mut *reader;
+        match ancillary::receive(self.socket.as_fd(), buffer) {
+            Ok(received) if received.bytes > 0 => {
+                fds.extend(received.fds);
+                framer.push(&buffer[..received.bytes]);
+                self.take_lines(framer, fds, hear);
+                return Stream::Goes;
             }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Err(error) => log::error!("channel to the master: {}", Cause(&error)),
         }
         *lock(&self.listens) = Listens::Ended;
-        hear(Heard::End);
+        self.writer.end();
+        Stream::Ended
     }
 
     fn take_lines(&self, framer: &mut Framer, fds: &mut VecDeque<OwnedFd>, hear: &mut impl FnMut(Heard)) {
         while let Some(line) = framer.next_line() {
             match line {
-                Line::Text(text) => self.take_line(&text, fds, hear),
+                Line::Text(text) => self.take_line(text, fds, hear),
                 Line::Oversize => log::warn!("a line of over {MAX_LINE} bytes from the master was dropped"),
             }
         }
     }
 
-    fn take_line(&self, line: &[u8], fds: &mut VecDeque<OwnedFd>, hear: &mut impl FnMut(Heard)) {
+    fn take_line(&self, line: Vec<u8>, fds: &mut VecDeque<OwnedFd>, hear: &mut impl FnMut(Heard)) {
         match ToWorker::parse(line) {
             Ok(ToWorker::Disconnect) => hear(Heard::Disconnect),
             Ok(ToWorker::Listening { address, outcome: Ok(()) }) => {
@@ -115,7 +136,7 @@ impl Channel {
                 self.answer(&address, fds.pop_front().ok_or_else(lost));
             }
             Ok(ToWorker::Listening { address, outcome: Err(text) }) => self.answer(&address, Err(text)),
-            Ok(ToWorker::User(_)) => log::debug!("a message from the master has no listener"),
+            Ok(ToWorker::User(message)) => hear(Heard::Message(message)),
             Ok(ToWorker::Reserved(cmd)) => log::debug!("{cmd} from the master is not known here"),
             Err(garbage) => log::warn!("a line from the master was dropped: {garbage}"),
         }
@@ -132,15 +153,5 @@ impl Channel {
         if queue.is_empty() {
             waiting.remove(address);
         }
-    }
-}
-
-/// Any failure of the channel is its end: half a line may have gone.
-fn gone(cause: Option<&io::Error>) -> Error {
-    match cause {
-        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Error::new(Kind::Ended, format!("the master is gone: {}", Cause(error)))
-        }
-        _ => Error::new(Kind::Ended, "the master is gone"),
     }
 }

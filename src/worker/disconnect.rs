@@ -106,7 +106,7 @@ impl Disconnect {
 
 fn run(hook: Hook) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(hook)) {
-        log::error!("on_disconnect panicked: {}", super::panic_text(&*panic));
+        log::error!("on_disconnect panicked: {}", crate::error::panic_text(&*panic));
     }
 }
 

@@ -2,17 +2,19 @@
 
 mod channel;
 mod disconnect;
+mod handlers;
 mod incoming;
 mod listeners;
+mod relay;
 mod serve;
 mod waiters;
+mod writer;
 
 #[cfg(test)]
 mod incoming_tests;
 #[cfg(test)]
 mod tests;
 
-use std::any::Any;
 use std::env;
 use std::fmt;
 use std::io;
@@ -23,11 +25,16 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 
-use self::channel::{Channel, Heard};
+use serde::Serialize;
+
+use self::channel::{Channel, Heard, Stream};
 use self::disconnect::Disconnect;
+use self::handlers::Handlers;
 use self::listeners::{Listeners, SocketKind};
+use self::relay::{Next, Part, Relay};
 use crate::error::{Error, Kind, Result};
-use crate::message::FromWorker;
+use crate::message::{FromWorker, Message, Outgoing};
+use crate::sys::exit::{LastWord, before_exit};
 use crate::sys::inherit;
 use crate::sys::signal::Mask;
 
@@ -61,10 +68,26 @@ pub struct Worker(Arc<Shared>);
 struct Shared {
     identity: Identity,
     channel: Channel,
+    relay: Relay,
+    handlers: Handlers,
     listeners: Listeners,
     disconnect: Disconnect,
     said_ready: AtomicBool,
     work: Work,
+}
+
+/// What is told of a failure or a panic is cut here: it is one line of the log.
+const LONGEST_TEXT: usize = 4096;
+
+/// The worker that this process is.
+static CURRENT: Mutex<Option<Worker>> = Mutex::new(None);
+
+/// What was sent in a burst may still be on its way when the process ends.
+fn flush_current() {
+    let worker = lock(&CURRENT).clone();
+    if let Some(worker) = worker {
+        worker.0.channel.flush();
+    }
 }
 
 /// Who the master says that we are.
@@ -83,10 +106,10 @@ impl Worker {
     /// when this process's own parent made it, so that a worker's children, which inherit its environment, are
     /// never mistaken for workers. Fails when the environment contradicts itself.
     pub fn from_env() -> Result<Option<Worker>> {
-        static CURRENT: Mutex<Option<Worker>> = Mutex::new(None);
         let mut current = lock(&CURRENT);
         if current.is_none() {
             *current = Worker::take_env()?;
+            before_exit(LastWord::Messages, flush_current);
         }
         Ok(current.clone())
     }
@@ -111,6 +134,8 @@ impl Worker {
         let shared = Arc::new(Shared {
             identity,
             channel: Channel::new(channel)?,
+            relay: Relay::default(),
+            handlers: Handlers::default(),
             listeners,
             disconnect: Disconnect::new()?,
             said_ready: AtomicBool::new(false),
@@ -119,12 +144,9 @@ impl Worker {
         if let Err(error) = shared.channel.send(&FromWorker::Hello) {
             log::debug!("hello: {error}"); // the reader finds the same end, and acts on it
         }
-        let reader = Arc::clone(&shared);
-        spawn_quiet("proteus-channel", move || {
-            reader.channel.read(|heard| match heard {
-                Heard::Disconnect | Heard::End => reader.disconnect.request(),
-            });
-        })?;
+        let (first, second) = (Arc::clone(&shared), Arc::clone(&shared));
+        spawn_quiet("proteus-channel", move || first.attend(Next::Read))?;
+        spawn_quiet("proteus-channel", move || second.attend(Next::StandBy))?;
         Ok(Worker(shared))
     }
 
@@ -205,7 +227,43 @@ impl Worker {
         if said.swap(true, SeqCst) {
             return Ok(());
         }
+        self.0.handlers.ready();
+        self.0.relay.poke();
         self.tell(&FromWorker::Ready).inspect_err(|_| said.store(false, SeqCst))
+    }
+
+    /// Sends a message to the master: any value that serializes to JSON. A message with a text under `cmd` goes
+    /// to the listener of that name. Messages arrive in the order of sending.
+    ///
+    /// A single message leaves at once; those of a burst share writes. Waits while the channel is full, which it
+    /// is when the listeners fall behind. What this took arrives also when the worker ends right after, by
+    /// return, `exit` or a panic; `abort` and SIGKILL may lose the last of a burst.
+    ///
+    /// # Errors
+    ///
+    /// [`is_ended`](Error::is_ended) when the master is gone, [`is_message`](Error::is_message) where it cannot
+    /// be sent: a reserved `cmd` (`PROTEUS_…`, `NODE_…`) or more than 4 MiB.
+    pub fn send(&self, message: impl Serialize) -> Result<()> {
+        self.0.channel.post(&Outgoing::of(&message)?)
+    }
+
+    /// Calls `handler` for each message of the master whose `cmd` is this one, in the place of the handler that
+    /// was there.
+    ///
+    /// Handlers run one at a time, in the order of the messages, on a thread of their own, which takes none of
+    /// the program's signals. `run` waits for those of messages that came before the order to disconnect. A panic
+    /// in a handler is logged, told to the master, and goes no further. Messages that come before
+    /// [`ready`](Worker::ready) and have no handler yet wait for it.
+    pub fn on_message(&self, cmd: impl AsRef<str>, handler: impl Fn(&Message) + Send + 'static) {
+        self.0.handlers.set(cmd.as_ref(), handler);
+        self.0.relay.poke();
+    }
+
+    /// Calls `handler` for every message of the master, whatever it is, after the handler of its `cmd`. Several
+    /// are called in the order of their registration; as [`on_message`](Worker::on_message) otherwise.
+    pub fn on_any_message(&self, handler: impl Fn(&Message) + Send + 'static) {
+        self.0.handlers.add_any(handler);
+        self.0.relay.poke();
     }
 
     /// Tells the master that this worker is not hung: to be called more often than the setting `watchdog`, where
@@ -277,6 +335,49 @@ impl Worker {
     }
 }
 
+impl Shared {
+    /// The life of one of the two threads that read the channel and run handlers.
+    fn attend(&self, mut next: Next) {
+        loop {
+            next = match next {
+                Next::Read => self.read(),
+                Next::Run => self.relay.run(Part::Guest, |message| self.handle(message)),
+                Next::StandBy => self.relay.stand_by(),
+                Next::Leave => return,
+            };
+        }
+    }
+
+    fn read(&self) -> Next {
+        let stream = self.channel.read(&mut |heard| match heard {
+            Heard::Disconnect => self.disconnect.request(),
+            Heard::Message(message) => self.relay.put(message),
+        });
+        if stream == Stream::Ended {
+            self.disconnect.request();
+        }
+        let next = self.relay.run(Part::Reader, |message| self.handle(message));
+        match stream {
+            Stream::Goes => next,
+            Stream::Ended => {
+                self.relay.end();
+                Next::Leave
+            }
+        }
+    }
+
+    /// Without a message, only those are handled that waited for their handler.
+    fn handle(&self, message: Option<Message>) {
+        for text in self.handlers.handle(message) {
+            let text: String = text.chars().take(LONGEST_TEXT).collect();
+            log::error!("a message handler panicked: {}", text.escape_debug());
+            if let Err(error) = self.channel.send(&FromWorker::Panicked { text }) {
+                log::debug!("the panic could not be told: {error}");
+            }
+        }
+    }
+}
+
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Identity { id, slot, generation } = self.0.identity;
@@ -327,7 +428,7 @@ impl Drop for InFlight {
 }
 
 /// A lock whose holder panicked is still good: nothing here is left half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -337,9 +438,4 @@ fn spawn_quiet(name: &str, f: impl FnOnce() + Send + 'static) -> io::Result<Thre
     let started = thread::Builder::new().name(name.into()).spawn(f);
     before.apply();
     started.map(|handle| handle.thread().clone())
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text")
 }

@@ -10,16 +10,13 @@ use signal_hook::SigId;
 use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::{pipe, unregister};
 
-use super::{Worker, panic_text, spawn_quiet};
-use crate::error::{Error, Result};
+use super::{LONGEST_TEXT, Worker, spawn_quiet};
+use crate::error::{Error, Result, panic_text};
 use crate::message::FromWorker;
 use crate::sys::signal::is_default;
 
 /// What a worker's closure may fail with.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// A cause longer than this is cut: it is one line of the log.
-const LONGEST_REASON: usize = 4096;
 
 /// Runs the closure to its end, and waits for work on other threads when it ended well. What went wrong is
 /// logged and told to the master; a panic goes on after that.
@@ -33,6 +30,7 @@ where
     let _terminate = if handle_signals { Some(Terminate::install(worker)?) } else { None };
     match catch_unwind(AssertUnwindSafe(|| f(worker.clone()))) {
         Ok(Ok(())) => {
+            worker.0.relay.wait_until_done();
             worker.wait_for_work();
             Ok(())
         }
@@ -49,7 +47,7 @@ where
 }
 
 fn tell_failure(worker: &Worker, reason: &str) {
-    let reason = reason.chars().take(LONGEST_REASON).collect();
+    let reason = reason.chars().take(LONGEST_TEXT).collect();
     if let Err(error) = worker.tell(&FromWorker::Failed { reason }) {
         log::debug!("the failure could not be told: {error}");
     }

@@ -44,7 +44,7 @@ impl Master {
     fn hear(&mut self) -> FromWorker {
         loop {
             match self.framer.next_line() {
-                Some(Line::Text(text)) => return FromWorker::parse(&text).unwrap(),
+                Some(Line::Text(text)) => return FromWorker::parse(text).unwrap(),
                 Some(Line::Oversize) => panic!("oversize"),
                 None => {
                     let mut buffer = [0; 4096];

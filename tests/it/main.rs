@@ -18,6 +18,7 @@ mod harness;
 mod inject;
 mod log;
 mod machine;
+mod messages;
 mod notify;
 mod on_demand;
 mod orders;

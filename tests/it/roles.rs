@@ -4,6 +4,7 @@ mod closure;
 mod guest;
 mod load;
 mod manners;
+mod messages;
 mod sockets;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,6 +24,10 @@ fn play() {
     let (name, argument) = role.split_once(':').unwrap_or((&role, ""));
     let status = match name {
         "service" => service(),
+        "messages" => {
+            let (name, argument) = argument.split_once(':').unwrap_or((argument, ""));
+            messages::play(name, argument)
+        }
         "foreign" => foreign(),
         "page" => sockets::page(),
         "sockets" => sockets::all_kinds(),

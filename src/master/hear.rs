@@ -1,0 +1,189 @@
+//! What workers say on their channels: lines to facts for the core, and messages to their listeners.
+
+use std::collections::VecDeque;
+
+use super::Master;
+use super::channel::Rest;
+use super::token::Source;
+use crate::dispatch::Mail;
+use crate::journal;
+use crate::message::{FromWorker, Line, Message};
+use crate::supervisor::{Event, WorkerId};
+
+/// Turns of reading after a worker's end: its last words fit into one socket buffer, and a
+/// grandchild that goes on writing must not hold us.
+const LAST_TURNS: usize = 4;
+
+/// What is done with a message for which the listeners have no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crowded {
+    /// Its worker waits.
+    Pause,
+    /// Its worker has ended: it is taken all the same, up to a limit.
+    Squeeze,
+}
+
+/// Lines that could not be taken, for one line in the log.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+    first: Option<String>,
+}
+
+impl Master {
+    pub(super) fn read_channel(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get_mut(&worker) else { return };
+        process.outbox.flush();
+        if process.channel.is_paused() && !self.dispatch.has_room() {
+            return;
+        }
+        // Lines that were left by a pause come first; only then is there room for more of them.
+        if self.take_lines(worker, Crowded::Pause) == Left::Paused {
+            return;
+        }
+        let Some(process) = self.processes.get_mut(&worker) else { return };
+        match process.channel.read(&mut self.buffer) {
+            Rest::More => self.unfinished.push(Source::Channel(worker)),
+            Rest::Drained => {}
+            Rest::Ended => self.note_torn_line(worker),
+        }
+        self.take_lines(worker, Crowded::Pause);
+    }
+
+    /// The listeners have room again.
+    pub(super) fn resume_channels(&mut self) {
+        let paused = self.processes.iter().filter(|(_, process)| process.channel.is_paused());
+        self.unfinished.extend(paused.map(|(worker, _)| Source::Channel(*worker)));
+    }
+
+    pub(super) fn hear_last_words(&mut self, worker: WorkerId) {
+        self.read_notify(worker);
+        for _ in 0..LAST_TURNS {
+            let Some(process) = self.processes.get_mut(&worker) else { return };
+            let rest = process.channel.read(&mut self.buffer);
+            self.take_lines(worker, Crowded::Squeeze);
+            if rest != Rest::More {
+                break;
+            }
+        }
+        self.note_torn_line(worker);
+    }
+
+    fn note_torn_line(&mut self, worker: WorkerId) {
+        let torn =
+            self.processes.get_mut(&worker).is_some_and(|process| process.channel.ends_within_a_line());
+        if torn {
+            let mut refused = Refused::default();
+            refused.add("the worker ended within it".into());
+            self.report_refused(worker, refused);
+        }
+    }
+
+    /// Acts on every whole line that has come, in order.
+    fn take_lines(&mut self, worker: WorkerId, crowded: Crowded) -> Left {
+        let Some(process) = self.processes.get_mut(&worker) else { return Left::Nothing };
+        let (first, mut lines) = (process.channel.resume(), process.channel.take_lines());
+        let (mut mail, mut refused) = (Vec::new(), Refused::default());
+        let mut held = first.and_then(|first| self.offer(first, crowded, &mut mail, &mut refused));
+        while held.is_none()
+            && let Some(line) = lines.pop_front()
+        {
+            let message = self.take_line(worker, line, &mut refused);
+            held = message.and_then(|letter| self.offer(letter, crowded, &mut mail, &mut refused));
+        }
+        self.dispatch.push(mail);
+        self.report_refused(worker, refused);
+        self.pause_with(worker, held, lines)
+    }
+
+    fn pause_with(&mut self, worker: WorkerId, held: Option<Mail>, lines: VecDeque<Line>) -> Left {
+        let (Some(held), Some(process)) = (held, self.processes.get_mut(&worker)) else {
+            return Left::Nothing;
+        };
+        process.channel.pause(held);
+        process.channel.put_back(lines);
+        Left::Paused
+    }
+
+    /// A line that the loop itself understands is acted upon; a message for a listener comes back.
+    fn take_line(&mut self, worker: WorkerId, line: Line, refused: &mut Refused) -> Option<Mail> {
+        let line = match line {
+            Line::Text(text) => FromWorker::parse(text).map_err(|garbage| garbage.to_string()),
+            Line::Oversize => Err("a line of more than 4 MiB".into()),
+        };
+        match line {
+            Ok(FromWorker::Hello) => self.events.push_back(Event::SaidHello { worker }),
+            Ok(FromWorker::Ready) => self.events.push_back(Event::SaidReady { worker }),
+            Ok(FromWorker::Failed { reason }) => self.events.push_back(Event::SaidFailed { worker, reason }),
+            Ok(FromWorker::Listen { address }) => self.answer_listen(worker, address),
+            Ok(FromWorker::Panicked { text }) => self.note_panic(worker, &text),
+            Ok(FromWorker::User(message)) => return self.take_message(worker, message),
+            Ok(FromWorker::Alive | FromWorker::Log(_) | FromWorker::RestartMe | FromWorker::Reserved(_)) => {
+                journal::debug!("worker {worker}: a reserved line that this version has no use for");
+            }
+            Err(cause) => refused.add(cause),
+        }
+        None
+    }
+
+    fn note_panic(&mut self, worker: WorkerId, text: &str) {
+        journal::error!("worker {worker}: a message handler panicked: {}", text.escape_debug());
+        if let Some(process) = self.processes.get_mut(&worker) {
+            process.handler_panics += 1;
+        }
+    }
+
+    /// A user's message from a worker, in whatever dialect it came: counted, and given to whoever waits for it.
+    pub(super) fn take_message(&mut self, worker: WorkerId, message: Message) -> Option<Mail> {
+        let process = self.processes.get_mut(&worker)?;
+        process.messages_in += 1;
+        let from = process.outbox.worker();
+        self.audience.has(message.cmd()).then_some(Mail { from, message })
+    }
+
+    /// Adds a message to those for the listeners' thread, or gives it back if its worker has to wait.
+    fn offer(
+        &mut self,
+        letter: Mail,
+        crowded: Crowded,
+        mail: &mut Vec<Mail>,
+        refused: &mut Refused,
+    ) -> Option<Mail> {
+        match crowded {
+            Crowded::Pause if !self.dispatch.has_room() => return Some(letter),
+            Crowded::Squeeze if self.dispatch.is_overfull() => {
+                refused.add("its worker has ended, and the listeners are too far behind".into());
+                return None;
+            }
+            Crowded::Pause | Crowded::Squeeze => {}
+        }
+        self.dispatch.reserve(&letter);
+        mail.push(letter);
+        None
+    }
+
+    /// One line for them all: a worker that floods its channel must not flood the log as well.
+    fn report_refused(&self, worker: WorkerId, refused: Refused) {
+        if let Some(first) = refused.first {
+            self.peers.count_dropped(refused.count);
+            journal::warn!(
+                "worker {worker}: lines on its channel dropped: {}; the first: {first}",
+                refused.count
+            );
+        }
+    }
+}
+
+/// What became of the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Paused,
+}
+
+impl Refused {
+    fn add(&mut self, cause: String) {
+        self.count += 1;
+        self.first.get_or_insert(cause);
+    }
+}

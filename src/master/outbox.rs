@@ -1,0 +1,170 @@
+//! What goes to one worker: written at once by whichever thread has something to say, and queued, within
+//! bounds, while the worker does not read.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::journal;
+use crate::message::ToWorker;
+use crate::peers::WorkerInfo;
+use crate::sys::ancillary;
+
+/// What may wait for a worker that does not read: past it, messages to that worker fail.
+const QUEUE: usize = 8 << 20;
+/// Room beyond that for the master's own lines: few, and the worker must hear them.
+const RESERVE: usize = 1 << 20;
+/// Lines that wait are joined up to this size, so that one write takes many.
+const JOINED: usize = 64 << 10;
+
+/// The way to one worker. The lock is held for calls that do not block, by the loop and by threads that send.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    worker: WorkerInfo,
+    socket: Arc<UnixStream>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Frame>,
+    /// Bytes in all frames that have not gone.
+    bytes: usize,
+    /// Messages of users that were taken.
+    taken: u64,
+    /// Refused since the queue was last empty: the log has one line for them all.
+    refused: u64,
+}
+
+/// Bytes on their way out; a descriptor travels with the first of them.
+#[derive(Debug)]
+struct Frame {
+    bytes: Vec<u8>,
+    sent: usize,
+    fd: Option<Arc<OwnedFd>>,
+}
+
+/// The queue has no room for this line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+impl Outbox {
+    pub(super) fn new(worker: WorkerInfo, socket: Arc<UnixStream>) -> Self {
+        Outbox { worker, socket, queue: Mutex::default() }
+    }
+
+    pub(crate) fn worker(&self) -> WorkerInfo {
+        self.worker
+    }
+
+    /// Messages of users that were taken so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.lock().taken
+    }
+
+    /// Sends a user's line, which ends in a newline, or queues what the socket does not take.
+    pub(crate) fn post(&self, line: &[u8]) -> Result<(), Full> {
+        let mut queue = self.lock();
+        if queue.bytes + line.len() > QUEUE {
+            queue.refused += 1;
+            if queue.refused == 1 {
+                journal::warn!(
+                    "worker {}: messages to it are dropped: its queue is full, it does not read its channel",
+                    self.worker.id()
+                );
+            }
+            return Err(Full);
+        }
+        queue.taken += 1;
+        self.send(&mut queue, line, None);
+        Ok(())
+    }
+
+    /// Sends a line of the master's own, with a descriptor where one belongs to it.
+    pub(super) fn say(&self, line: &ToWorker, fd: Option<Arc<OwnedFd>>) -> Result<(), Full> {
+        let (mut queue, bytes) = (self.lock(), line.encode());
+        if queue.bytes + bytes.len() > QUEUE + RESERVE {
+            return Err(Full);
+        }
+        self.send(&mut queue, &bytes, fd);
+        Ok(())
+    }
+
+    /// Sends what the socket takes now; the loop calls again when it takes more.
+    pub(super) fn flush(&self) {
+        self.write_out(&mut self.lock());
+    }
+
+    /// An empty queue is not used at all: the common line is never copied.
+    fn send(&self, queue: &mut Queue, line: &[u8], fd: Option<Arc<OwnedFd>>) {
+        let mut fd = fd;
+        let mut rest = line;
+        while queue.frames.is_empty() && !rest.is_empty() {
+            match ancillary::send(self.socket.as_fd(), rest, fd.as_deref().map(AsFd::as_fd)) {
+                Ok(count) => {
+                    fd = None;
+                    rest = &rest[count..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The worker's end is gone: its exit tells the rest.
+                Err(_) => return,
+            }
+        }
+        queue.push(rest, fd);
+    }
+
+    fn write_out(&self, queue: &mut Queue) {
+        while let Some(frame) = queue.frames.front_mut() {
+            let fd = frame.fd.as_deref().map(AsFd::as_fd);
+            match ancillary::send(self.socket.as_fd(), &frame.bytes[frame.sent..], fd) {
+                Ok(count) => {
+                    frame.fd = None;
+                    frame.sent += count;
+                    queue.bytes -= count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    queue.frames.clear();
+                    queue.bytes = 0;
+                    return;
+                }
+            }
+            if frame.sent == frame.bytes.len() {
+                queue.frames.pop_front();
+            }
+        }
+        let refused = std::mem::take(&mut queue.refused);
+        if refused > 0 {
+            journal::warn!(
+                "worker {} reads again; messages to it that were dropped: {refused}",
+                self.worker.id()
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing that holds it can panic half-way.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn push(&mut self, bytes: &[u8], fd: Option<Arc<OwnedFd>>) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.bytes += bytes.len();
+        match self.frames.back_mut() {
+            Some(last) if fd.is_none() && last.bytes.len() < JOINED => last.bytes.extend_from_slice(bytes),
+            Some(_) | None => self.frames.push_back(Frame { bytes: bytes.to_vec(), sent: 0, fd }),
+        }
+    }
+}
+
+impl AsFd for Outbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
