@@ -59,7 +59,8 @@ struct First {
 pub enum RestartOutcome {
     /// Every slot has a ready worker of the new generation, and the old ones have been told to go.
     Completed,
-    /// A replacement failed, or a shutdown came first. Workers that were not yet replaced stay.
+    /// A replacement failed, or a shutdown came first. After a failure every worker is of the generation before,
+    /// and ready: those that had been replaced have been rolled back.
     #[non_exhaustive]
     Aborted {
         /// Which worker failed and how, or `shutdown`.
@@ -117,7 +118,9 @@ impl Handle {
 
     /// Rolls the workers over to what the program's path leads to now.
     ///
-    /// During a restart it is remembered once and runs after it.
+    /// Replacements come first: one on trial, for `canary`, then the rest, `surge` at a time. A replacement that fails
+    /// aborts the restart, and those made before it are rolled back. During a restart, its rollback included, it is
+    /// remembered once and runs after it.
     pub fn restart(&self) -> Result<Restart> {
         self.order(Order::Restart)
     }

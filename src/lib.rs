@@ -32,7 +32,7 @@
 //! 1. While at least one worker is healthy, no connection is refused or reset by a restart, a scale or a
 //!    crash of another worker.
 //! 2. A bad release does not take the service down: a restart replaces nothing until a replacement has
-//!    proved itself, and it says why it stopped.
+//!    proved itself; one that fails later is rolled back, and it says why it stopped.
 //! 3. The master never blocks on a worker or on a reader of its log, and never dies of what one of them sends.
 //! 4. A shutdown always ends. While the master lives, no process group of a worker outlives its worker;
 //!    when the master is killed, every worker dies with it.
@@ -56,7 +56,8 @@
 //!
 //! Invariants: `supervisor/` has no descriptor, clock, system call, thread or log, and no catch-all arm.
 //! Only a reap declares a worker dead; a channel's end is a hint. Signals, API routes and [`Handle`] calls
-//! become the same `Order`. `Action::Spawn` names worker, slot and generation: the driver chooses nothing.
+//! become the same `Order`. `Action::Spawn` names worker, slot and generation: the driver chooses nothing; it
+//! keeps each generation's program open until the core lets go of it.
 //! The loop never writes HTTP, resolves no names, reads no /proc, waits for no logger (its lines leave by way
 //! of `journal/`); it spawns on its own thread only. A
 //! descriptor leaves the loop before its child is reaped; what is left of a worker's process group is killed

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::config::ListenAddress;
 use crate::supervisor::{
-    Cause, ExitStatus, LastExit, MasterState, Readiness, RestartState, RestartView, View, WorkerState,
-    WorkerView,
+    Cause, ExitStatus, LastExit, MasterState, Readiness, RestartPhase, RestartState, RestartView, View,
+    WorkerState, WorkerView,
 };
 
 /// A cluster as it stands. Serializes to the JSON of `/status`.
@@ -126,11 +126,14 @@ pub struct RestartStatus {
     pub id: u64,
     /// `running`, `completed` or `aborted`.
     pub state: &'static str,
+    /// While it runs: `canary` (the first replacement is on trial), `rest` (the others follow) or `rolling-back`
+    /// (it has failed, and the generation before takes its seats again).
+    pub phase: Option<&'static str>,
     /// Slots that run the new generation.
     pub replaced: usize,
     /// All slots.
     pub total: usize,
-    /// Why it was aborted.
+    /// Why it is rolled back, or was aborted.
     pub reason: Option<String>,
     /// How the replacement ended whose failure aborted it.
     pub failed: Option<ExitRecord>,
@@ -244,13 +247,20 @@ impl ListenerStatus {
 impl RestartStatus {
     fn of(view: RestartView) -> Self {
         let state = match view.state {
-            RestartState::Running => "running",
+            RestartState::Running(_) => "running",
             RestartState::Completed => "completed",
             RestartState::Aborted => "aborted",
+        };
+        let phase = match view.state {
+            RestartState::Running(RestartPhase::Canary) => Some("canary"),
+            RestartState::Running(RestartPhase::Rest) => Some("rest"),
+            RestartState::Running(RestartPhase::RollingBack) => Some("rolling-back"),
+            RestartState::Completed | RestartState::Aborted => None,
         };
         RestartStatus {
             id: view.id.0,
             state,
+            phase,
             replaced: view.replaced,
             total: view.total,
             reason: view.reason,

@@ -13,6 +13,7 @@ pub(crate) mod patience;
 mod perform;
 mod pidfile;
 mod process;
+mod program;
 mod reuseport;
 pub(crate) mod signals;
 pub(crate) mod socketfile;

@@ -19,6 +19,11 @@ impl Backoff {
         }
     }
 
+    /// More than one failure without a success between.
+    pub(super) fn is_series(self) -> bool {
+        self.in_a_row > 1
+    }
+
     /// The series starts anew.
     pub(super) fn reset(&mut self) {
         self.in_a_row = 0;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::ids::WorkerId;
+use super::ids::{Generation, WorkerId};
+use super::rollback::Culprit;
 use super::slot::{Cause, Custom, Kill, Patience, Place, State, Voice, Worker};
 use super::{Action, Boot, ExitStatus, KILL_GRACE, LastExit, Moment, Notice, Notification, Supervisor};
 
@@ -30,16 +31,22 @@ impl Supervisor {
         let Some((slot, place)) = self.find(id) else { return };
         let (now, min_uptime) = (self.now, self.policy.min_uptime);
         let Some(worker) = self.worker_mut(id).filter(|w| w.is_ready() || w.is_starting()) else { return };
-        let cause = worker.cause(now, min_uptime);
+        let (cause, generation) = (worker.cause(now, min_uptime), worker.generation);
         match place {
             Place::Leaving(_) => {}
             Place::Successor => {
-                let leaving = self.slots[slot].successor.take();
+                let leaving = self.slots[slot].succession.put_off(now);
                 self.let_go(slot, leaving);
-                self.abort_restart(&format!("worker {id} left by itself before it took over"), None);
+                let exit = self.last_exit_of(slot, id, Cause::Stopped);
+                let reason = format!("worker {id} left by itself before it took over");
+                self.successor_failed(slot, reason, Culprit::Dying(exit));
             }
             Place::Seat => {
-                let leaving = self.vacate_planned(slot, id, cause);
+                let leaving = if self.is_taken_back(generation) {
+                    self.vacate_refused(slot)
+                } else {
+                    self.vacate_planned(slot, id, cause)
+                };
                 self.let_go(slot, leaving);
             }
         }
@@ -130,35 +137,28 @@ impl Supervisor {
         self.report(Notice::ReadyTimedOut { worker: id, slot, limit });
         self.kill(id, Kill::ReadyTimeout);
         if place == Place::Successor {
-            let failed = self.slots[slot].successor.take();
+            let failed = self.slots[slot].succession.put_off(self.now);
             self.slots[slot].leaving.extend(failed);
-            let failed = LastExit {
-                worker: id,
-                cause: Cause::ReadyTimeout,
-                status: None,
-                reason: self.slots[slot].take_last_words(id),
-                stderr: Vec::new(),
-            };
+            let exit = self.last_exit_of(slot, id, Cause::ReadyTimeout);
             let reason = format!("worker {id} was not ready within {} ms", limit.as_millis());
-            self.abort_restart(&reason, Some(failed));
+            self.successor_failed(slot, reason, Culprit::Dying(exit));
         }
     }
 
     /// SIGKILL did not end it within the grace: it is stuck in the kernel. Its seat goes to another.
     fn outlived_kill(&mut self, slot: usize, place: Place, id: WorkerId, why: Kill) {
         self.report(Notice::Unkillable { worker: id, slot });
-        let generation = self.slots[slot].generation();
-        if let Some(worker) = self.worker_mut(id) {
-            worker.state = State::Unkillable { why };
-        }
+        let (now, min_uptime) = (self.now, self.policy.min_uptime);
+        let Some(worker) = self.worker_mut(id) else { return };
+        worker.state = State::Unkillable { why };
+        let (generation, cause) = (worker.generation, worker.cause(now, min_uptime));
         self.vacated(slot);
-        if place == Place::Seat
-            && let Some(generation) = generation
-        {
-            let status = ExitStatus::Unknown;
-            let stuck = self.crashed(slot, id, generation, Cause::ReadyTimeout, status);
+        if place == Place::Seat {
+            let stuck = self.lost(slot, id, generation, cause, ExitStatus::Unknown);
             self.slots[slot].leaving.extend(stuck);
         }
+        let exit = self.last_exit_of(slot, id, cause);
+        self.culprit_ended(id, exit);
     }
 
     pub(super) fn kill(&mut self, id: WorkerId, why: Kill) {
@@ -200,23 +200,40 @@ impl Supervisor {
         let Some(worker) = slot.get_mut(place).cloned() else { return };
         let cause = worker.cause(now, min_uptime);
         let reason = slot.take_last_words(id);
-        slot.last_exit =
-            Some(LastExit { worker: id, cause, status: Some(status), reason: reason.clone(), stderr });
+        let exit = LastExit { worker: id, cause, status: Some(status), reason, stderr };
+        slot.last_exit = Some(exit.clone());
         match place {
             Place::Leaving(at) => {
                 slot.leaving.swap_remove(at);
                 self.report(Notice::Stopped { worker: id, slot: index, status });
                 self.vacated(index);
+                self.culprit_ended(id, exit);
             }
             Place::Seat => {
-                self.crashed(index, id, worker.generation, cause, status);
+                self.lost(index, id, worker.generation, cause, status);
             }
             Place::Successor => {
-                slot.successor = None;
-                let words = reason.map(|words| format!(" ({})", words.escape_debug())).unwrap_or_default();
-                let failed = slot.last_exit.clone();
-                self.abort_restart(&format!("worker {id} {cause}: {status}{words}"), failed);
+                let reason = format!("worker {id} {cause}: {status}{}", exit.in_its_words());
+                self.successor_failed(index, reason, Culprit::Ended(exit));
             }
+        }
+    }
+
+    /// A seat has lost its worker, and nobody asked for it. Returns who sat there.
+    fn lost(
+        &mut self,
+        slot: usize,
+        id: WorkerId,
+        generation: Generation,
+        cause: Cause,
+        status: ExitStatus,
+    ) -> Option<Worker> {
+        if self.is_on_probation(generation) {
+            let exit = self.last_exit_of(slot, id, cause);
+            let reason = format!("worker {id} {cause}: {status}{}", exit.in_its_words());
+            self.lost_on_probation(slot, exit, reason)
+        } else {
+            self.crashed(slot, id, cause, status)
         }
     }
 

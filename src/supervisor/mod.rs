@@ -16,9 +16,11 @@ mod life;
 mod notice;
 mod respawn;
 mod restart;
+mod rollback;
 mod scale;
 mod shutdown;
 mod slot;
+mod succession;
 mod view;
 
 #[cfg(test)]
@@ -35,7 +37,9 @@ pub(crate) use notice::{Notice, Severity};
 #[cfg(test)]
 use slot::HELLO_GRACE;
 pub(crate) use slot::{Cause, LastExit, Notification};
-pub(crate) use view::{MasterState, Readiness, RestartState, RestartView, View, WorkerState, WorkerView};
+pub(crate) use view::{
+    MasterState, Readiness, RestartPhase, RestartState, RestartView, View, WorkerState, WorkerView,
+};
 
 use budget::Budget;
 use restart::{Remembered, Rolling};
@@ -154,11 +158,7 @@ impl Supervisor {
             Event::Started => {
                 self.slots = (0..self.policy.workers).map(|_| Slot::new(self.generation)).collect();
             }
-            Event::Spawned { worker: _ } => {
-                if self.boot == Boot::Untried {
-                    self.boot = Boot::Spawns;
-                }
-            }
+            Event::Spawned { worker } => self.spawned(worker),
             Event::SpawnFailed { worker, failure } => self.spawn_failed(worker, &failure),
             Event::SaidHello { worker } => self.said_hello(worker),
             Event::SaidReady { worker } => self.said_ready(worker),
@@ -182,7 +182,8 @@ impl Supervisor {
         let lives =
             self.slots.iter().flat_map(Slot::workers).filter_map(|w| w.deadline(&self.policy, self.custom));
         let seats = self.slots.iter().filter_map(|slot| self.refill_due(slot)).map(|(due, _)| due);
-        lives.chain(seats).chain(self.canary_due()).chain(self.stable_due()).min()
+        let tries = self.slots.iter().filter_map(|slot| slot.succession.due());
+        lives.chain(seats).chain(tries).chain(self.canary_due()).chain(self.stable_due()).min()
     }
 
     fn act(&mut self, action: Action) {
@@ -216,6 +217,6 @@ impl Supervisor {
     }
 
     fn seats_and_successors(&self) -> impl Iterator<Item = &Worker> {
-        self.slots.iter().flat_map(|slot| slot.occupant().into_iter().chain(&slot.successor))
+        self.slots.iter().flat_map(|slot| slot.occupant().into_iter().chain(slot.successor()))
     }
 }

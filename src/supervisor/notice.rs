@@ -74,6 +74,7 @@ pub(crate) enum Notice {
         old: Option<WorkerId>,
         new: WorkerId,
     },
+    Rollback(Rollback),
     RestartCompleted {
         id: RestartId,
         replaced: usize,
@@ -109,6 +110,29 @@ pub(crate) enum Notice {
     },
 }
 
+/// What happens on the way back from a refused release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rollback {
+    Begins {
+        id: RestartId,
+        replaced: usize,
+        total: usize,
+        reason: String,
+        back_to: Generation,
+    },
+    /// A worker of the release that still sat in its seat.
+    LosesWorker {
+        slot: usize,
+        reason: String,
+    },
+    /// A worker that should take a seat back has failed.
+    Falters {
+        slot: usize,
+        reason: String,
+        next: Respawn,
+    },
+}
+
 /// The empty seat is filled again after so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Respawn {
@@ -127,15 +151,17 @@ pub(crate) enum Severity {
 impl Notice {
     pub(crate) fn severity(&self) -> Severity {
         match self {
-            Notice::GaveUp { .. } | Notice::Unkillable { .. } | Notice::RestartAborted { .. } => {
-                Severity::Error
-            }
+            Notice::GaveUp { .. }
+            | Notice::Unkillable { .. }
+            | Notice::Rollback(Rollback::Begins { .. })
+            | Notice::RestartAborted { .. } => Severity::Error,
             Notice::Crashed { .. }
             | Notice::SpawnFailed { .. }
             | Notice::ReadyTimedOut { .. }
             | Notice::DisconnectTimedOut { .. }
             | Notice::OrderRefused { .. }
             | Notice::Scaled { short_of: Some(_), .. }
+            | Notice::Rollback(Rollback::LosesWorker { .. } | Rollback::Falters { .. })
             | Notice::ForceBegan { .. } => Severity::Warning,
             Notice::AllReady { .. }
             | Notice::LeavesByItself { .. }
@@ -156,6 +182,23 @@ impl fmt::Display for Respawn {
         match self.after {
             Duration::ZERO => write!(f, "respawning now"),
             after => write!(f, "respawning in {} ms", after.as_millis()),
+        }
+    }
+}
+
+impl fmt::Display for Rollback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rollback::Begins { id, replaced, total, reason, back_to } => write!(
+                f,
+                "restart {id} fails with {replaced} of {total} workers replaced: {reason}; rolling back to generation {back_to}"
+            ),
+            Rollback::LosesWorker { slot, reason } => {
+                write!(f, "{reason}; slot {slot} goes back to the generation before")
+            }
+            Rollback::Falters { slot, reason, next } => {
+                write!(f, "slot {slot} is not rolled back yet: {reason}; {next}")
+            }
         }
     }
 }
@@ -231,6 +274,7 @@ impl fmt::Display for Notice {
             Notice::Replaced { slot, old: None, new } => {
                 write!(f, "worker {new} takes the empty slot {slot}")
             }
+            Notice::Rollback(rollback) => rollback.fmt(f),
             Notice::RestartCompleted { id, replaced } => {
                 write!(f, "restart {id} completed: {} replaced", Workers(*replaced))
             }

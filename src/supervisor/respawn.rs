@@ -16,7 +16,6 @@ impl Supervisor {
         &mut self,
         slot: usize,
         id: WorkerId,
-        generation: Generation,
         cause: Cause,
         status: ExitStatus,
     ) -> Option<Worker> {
@@ -24,7 +23,7 @@ impl Supervisor {
             self.slots[slot].failures.reset();
         }
         let after = self.backoff(slot);
-        let (worker, next) = self.vacate_crashed(slot, id, generation, after);
+        let (worker, next) = self.vacate_crashed(slot, id, after);
         let budget_left = self.budget.left();
         let told = self.slots[slot].last_exit.as_ref().filter(|exit| exit.worker == id);
         let reason = told.and_then(|exit| exit.reason.clone());
@@ -34,7 +33,7 @@ impl Supervisor {
 
     /// The seat of a worker that leaves by its own wish waits for its next one. Returns who sat there.
     pub(super) fn vacate_planned(&mut self, slot: usize, id: WorkerId, cause: Cause) -> Option<Worker> {
-        let generation = self.slots[slot].generation()?;
+        let generation = self.heir_of(self.slots[slot].generation()?);
         if cause == Cause::Crashed {
             self.slots[slot].failures.reset();
         }
@@ -45,8 +44,23 @@ impl Supervisor {
         let waiting = Seat::Waiting { until, last: Some(id), generation, cover };
         match mem::replace(&mut self.slots[slot].seat, waiting) {
             Seat::Taken(worker) => Some(worker),
-            Seat::Waiting { .. } | Seat::Closed => None,
+            Seat::Waiting { .. } | Seat::Vacant { .. } | Seat::Closed => None,
         }
+    }
+
+    /// Whether the want of a process for a seat is the restart's affair: one that passes is waited out on the way
+    /// forward, as that of a replacement is.
+    fn is_lost_to_the_release(&self, generation: Generation, kind: FailureKind) -> bool {
+        match kind {
+            FailureKind::Passing => self.is_taken_back(generation),
+            FailureKind::Lasting => self.is_on_probation(generation),
+        }
+    }
+
+    /// The generation that follows a worker of this one in its seat: a release that is being rolled out goes on,
+    /// what is left of another one does not come again.
+    fn heir_of(&self, generation: Generation) -> Generation {
+        if self.is_on_probation(generation) { generation } else { self.generation }
     }
 
     fn backoff(&mut self, slot: usize) -> Duration {
@@ -54,13 +68,7 @@ impl Supervisor {
     }
 
     /// Counts and charges a crash and leaves the seat waiting for its replacement.
-    fn vacate_crashed(
-        &mut self,
-        slot: usize,
-        id: WorkerId,
-        generation: Generation,
-        after: Duration,
-    ) -> (Option<Worker>, Respawn) {
+    fn vacate_crashed(&mut self, slot: usize, id: WorkerId, after: Duration) -> (Option<Worker>, Respawn) {
         self.crashes += 1;
         self.slots[slot].respawns += 1;
         let (cover, after) = if self.budget.charge() {
@@ -68,37 +76,55 @@ impl Supervisor {
         } else {
             (Cover::Beyond, self.policy.backoff_max)
         };
-        let waiting = Seat::Waiting { until: self.now + after, last: Some(id), generation, cover };
+        let (until, generation) = (self.now + after, self.generation);
+        let waiting = Seat::Waiting { until, last: Some(id), generation, cover };
         let worker = match mem::replace(&mut self.slots[slot].seat, waiting) {
             Seat::Taken(worker) => Some(worker),
-            Seat::Waiting { .. } | Seat::Closed => None,
+            Seat::Waiting { .. } | Seat::Vacant { .. } | Seat::Closed => None,
         };
         (worker, Respawn { after })
+    }
+
+    /// There is a process. Counted here, so that a lack of processes does not count as planned replacements.
+    pub(super) fn spawned(&mut self, id: WorkerId) {
+        if self.boot == Boot::Untried {
+            self.boot = Boot::Spawns;
+        }
+        if matches!(self.find(id), Some((_, Place::Successor))) {
+            self.planned += 1;
+        }
     }
 
     /// There is no process: not a crash when the machine is short of something for now.
     pub(super) fn spawn_failed(&mut self, id: WorkerId, failure: &SpawnFailure) {
         let Some((slot, place)) = self.find(id) else { return };
+        let Some(generation) = self.worker_mut(id).map(|worker| worker.generation) else { return };
         let reason = Some(failure.reason.clone());
         let (cause, stderr) = (Cause::SpawnFailed, Vec::new());
-        self.slots[slot].last_exit = Some(LastExit { worker: id, cause, status: None, reason, stderr });
+        let exit = LastExit { worker: id, cause, status: None, reason, stderr };
+        self.slots[slot].last_exit = Some(exit.clone());
         match place {
-            Place::Seat => self.seat_not_spawned(slot, id, failure),
-            Place::Successor => {
-                self.slots[slot].successor = None;
-                let failed = self.slots[slot].last_exit.clone();
+            Place::Seat if self.is_lost_to_the_release(generation, failure.kind) => {
                 let reason = format!("worker {id} could not be started: {}", failure.reason);
-                self.abort_restart(&reason, failed);
+                self.lost_on_probation(slot, exit, reason);
             }
+            Place::Seat => self.seat_not_spawned(slot, id, self.heir_of(generation), failure),
+            Place::Successor => self.successor_not_spawned(slot, id, failure),
             Place::Leaving(at) => {
                 self.slots[slot].leaving.swap_remove(at);
                 self.vacated(slot);
+                self.culprit_ended(id, exit);
             }
         }
     }
 
-    fn seat_not_spawned(&mut self, slot: usize, id: WorkerId, failure: &SpawnFailure) {
-        let Some(generation) = self.slots[slot].generation() else { return };
+    fn seat_not_spawned(
+        &mut self,
+        slot: usize,
+        id: WorkerId,
+        generation: Generation,
+        failure: &SpawnFailure,
+    ) {
         let after = self.backoff(slot).max(self.policy.backoff_initial);
         let next = match (failure.kind, self.boot) {
             (FailureKind::Lasting, Boot::Untried) => {
@@ -106,9 +132,7 @@ impl Supervisor {
                 self.begin_shutdown(Ending::CouldNotStart { reason: failure.reason.clone() });
                 return;
             }
-            (FailureKind::Lasting, Boot::Spawns | Boot::AllReady) => {
-                self.vacate_crashed(slot, id, generation, after).1
-            }
+            (FailureKind::Lasting, Boot::Spawns | Boot::AllReady) => self.vacate_crashed(slot, id, after).1,
             (FailureKind::Passing, _) => {
                 let (until, cover) = (self.now + after, Cover::Covered);
                 self.slots[slot].seat = Seat::Waiting { until, last: Some(id), generation, cover };
@@ -145,18 +169,19 @@ impl Supervisor {
             Seat::Waiting { until, generation, cover: Cover::Beyond, .. } => {
                 self.seats_and_successors().any(Worker::is_ready).then_some((until, generation))
             }
-            Seat::Taken(_) | Seat::Closed => None,
+            Seat::Taken(_) | Seat::Vacant { .. } | Seat::Closed => None,
         }
     }
 
     /// No worker is ready or may become so, and every replacement allowed has been made.
     fn is_hopeless(&self) -> bool {
         let alive = self.seats_and_successors().any(|worker| worker.is_ready() || worker.is_starting());
+        let comes = self.slots.iter().any(|slot| slot.is_vacant() || slot.succession.due().is_some());
         let mut waiting = self.slots.iter().filter_map(|slot| match slot.seat {
             Seat::Waiting { cover, .. } => Some(cover),
-            Seat::Taken(_) | Seat::Closed => None,
+            Seat::Taken(_) | Seat::Vacant { .. } | Seat::Closed => None,
         });
-        !alive && waiting.clone().next().is_some() && waiting.all(|cover| cover == Cover::Beyond)
+        !alive && !comes && waiting.clone().next().is_some() && waiting.all(|cover| cover == Cover::Beyond)
     }
 
     /// A new worker in the books, and the order to start its process.

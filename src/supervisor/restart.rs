@@ -1,11 +1,13 @@
-//! The rolling restart: replacement first, a canary before the rest, abort at the first failure.
+//! The rolling restart: replacement first, a canary before the rest, and at the first failure the way back.
 
 use std::mem;
 
 use super::event::Order;
 use super::ids::{Generation, Moment, RestartId, Ticket};
+use super::rollback::{Culprit, Refusal};
 use super::slot::{Seat, Slot, State, Worker};
-use super::{Action, LastExit, Notice, Reply, RestartState, RestartView, Stage, Supervisor, Verdict};
+use super::succession::Succession;
+use super::{Action, Notice, Reply, RestartPhase, RestartState, RestartView, Stage, Supervisor, Verdict};
 
 /// How many older generations may still be draining when a remembered restart begins: with more,
 /// each restart under a hung worker would leave one more generation behind.
@@ -16,16 +18,31 @@ const DRAINING_GENERATIONS: usize = 1;
 pub(super) struct Rolling {
     pub(super) id: RestartId,
     pub(super) generation: Generation,
-    phase: Phase,
+    pub(super) phase: Phase,
     tickets: Vec<Ticket>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
     /// One replacement is on trial.
     Canary,
     /// It has passed; the rest follow, `surge` at a time.
     Rest,
+    /// The release is refused; what it has taken is taken back, `surge` at a time.
+    RollingBack(Refusal),
+}
+
+impl Phase {
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Phase::Canary | Phase::Rest => None,
+            Phase::RollingBack(refusal) => Some(refusal),
+        }
+    }
+
+    fn is_canary(&self) -> bool {
+        matches!(self, Phase::Canary)
+    }
 }
 
 /// The one restart that was asked for while another could not be interrupted.
@@ -58,6 +75,7 @@ impl Supervisor {
         self.begin_remembered();
         self.promote_proven();
         self.complete_when_done();
+        self.end_rollback_when_done();
         self.begin_remembered();
         self.spawn_successors();
     }
@@ -88,8 +106,8 @@ impl Supervisor {
 
     /// When the canary will have stood its trial.
     pub(super) fn canary_due(&self) -> Option<Moment> {
-        let rolling = self.rolling.as_ref().filter(|rolling| rolling.phase == Phase::Canary)?;
-        let successors = self.slots.iter().filter_map(|slot| slot.successor.as_ref());
+        let rolling = self.rolling.as_ref().filter(|rolling| rolling.phase.is_canary())?;
+        let successors = self.slots.iter().filter_map(Slot::successor);
         let since =
             successors.filter(|worker| worker.generation == rolling.generation).find_map(ready_since)?;
         Some(since + self.policy.canary)
@@ -105,12 +123,12 @@ impl Supervisor {
     }
 
     fn promote_proven(&mut self) {
-        let on_trial = |rolling: &Rolling| rolling.phase == Phase::Canary && !self.policy.canary.is_zero();
+        let on_trial = |rolling: &Rolling| rolling.phase.is_canary() && !self.policy.canary.is_zero();
         if self.rolling.as_ref().is_some_and(on_trial) {
             return;
         }
         for slot in 0..self.slots.len() {
-            if self.slots[slot].successor.as_ref().is_some_and(Worker::is_ready) {
+            if self.slots[slot].successor().is_some_and(Worker::is_ready) {
                 self.promote(slot);
             }
         }
@@ -118,15 +136,15 @@ impl Supervisor {
 
     /// The replacement takes the seat; the old worker is told to go.
     fn promote(&mut self, slot: usize) {
-        let Some(new) = self.slots[slot].successor.take() else { return };
-        if let Some(rolling) = &mut self.rolling {
+        let Some(new) = self.slots[slot].succession.end() else { return };
+        if let Some(rolling) = self.rolling.as_mut().filter(|rolling| rolling.phase.is_canary()) {
             rolling.phase = Phase::Rest;
         }
         let new_id = new.id;
         self.slots[slot].failures.reset();
         let old = match mem::replace(&mut self.slots[slot].seat, Seat::Taken(new)) {
             Seat::Taken(worker) => Some(worker),
-            Seat::Waiting { .. } | Seat::Closed => None,
+            Seat::Waiting { .. } | Seat::Vacant { .. } | Seat::Closed => None,
         };
         self.report(Notice::Replaced { slot, old: old.as_ref().map(|worker| worker.id), new: new_id });
         if let Some(old) = old {
@@ -134,52 +152,54 @@ impl Supervisor {
         }
     }
 
+    /// Starts as many replacements as may be on trial. Those for vacant seats are extra workers to nobody.
     fn spawn_successors(&mut self) {
         let Some(rolling) = &self.rolling else { return };
-        let generation = rolling.generation;
-        let width = match rolling.phase {
-            Phase::Canary => 1,
-            Phase::Rest => self.policy.surge,
+        let (generation, width) = match &rolling.phase {
+            Phase::Canary => (rolling.generation, 1),
+            Phase::Rest => (rolling.generation, self.policy.surge),
+            Phase::RollingBack(_) => (self.generation, self.policy.surge),
         };
-        let mut on_trial = self.slots.iter().filter(|slot| slot.successor.is_some()).count();
+        let is_extra = |slot: &&Slot| slot.succession != Succession::Nobody && !slot.is_vacant();
+        let mut extra = self.slots.iter().filter(is_extra).count();
         for slot in 0..self.wanted().len() {
-            if on_trial >= width {
-                return;
+            match &self.slots[slot].succession {
+                Succession::Later { at, .. } if *at <= self.now => {}
+                Succession::Later { .. } | Succession::Trial { .. } => continue,
+                Succession::Nobody if self.slots[slot].is_vacant() => {}
+                Succession::Nobody if is_on(&self.slots[slot], generation) || extra >= width => continue,
+                Succession::Nobody => extra += 1,
             }
-            if self.slots[slot].successor.is_none() && !is_on(&self.slots[slot], generation) {
-                on_trial += 1;
-                self.planned += 1;
-                let worker = self.spawn(slot, generation);
-                self.slots[slot].successor = Some(worker);
-            }
+            let tries = self.slots[slot].succession.tries(self.now);
+            let worker = self.spawn(slot, generation);
+            self.slots[slot].succession = Succession::Trial { worker, tries };
         }
     }
 
     fn complete_when_done(&mut self) {
         let Some(rolling) = &self.rolling else { return };
-        if !self.wanted().iter().all(|slot| is_on(slot, rolling.generation)) {
+        let serves = |slot: &Slot| slot.occupant().is_some_and(Worker::is_ready);
+        let is_done = self.wanted().iter().all(|slot| is_on(slot, rolling.generation) && serves(slot));
+        if !is_done || rolling.phase.refusal().is_some() {
             return;
         }
         let Some(rolling) = self.rolling.take() else { return };
-        self.generation = rolling.generation;
+        let before = mem::replace(&mut self.generation, rolling.generation);
         let replaced = self.policy.workers;
         self.report(Notice::RestartCompleted { id: rolling.id, replaced });
         self.act(Action::ReleaseListeners { unused_since: rolling.generation });
+        self.act(Action::ForgetProgram { generation: before });
         self.finish_restart(rolling, replaced, &Verdict::Completed);
     }
 
-    /// The old workers stay, replacements on trial go, and the callers are told why.
-    pub(super) fn abort_restart(&mut self, reason: &str, failed: Option<LastExit>) {
+    /// The restart is over without success, and the callers are told why.
+    pub(super) fn end_aborted(&mut self, reason: String, culprit: Option<Culprit>) {
         let Some(rolling) = self.rolling.take() else { return };
-        for slot in 0..self.slots.len() {
-            if let Some(worker) = self.slots[slot].successor.take() {
-                self.dismiss(slot, worker);
-            }
-        }
-        let replaced = self.slots.iter().filter(|slot| is_on(slot, rolling.generation)).count();
-        let (id, total) = (rolling.id, self.policy.workers);
-        self.report(Notice::RestartAborted { id, replaced, total, reason: reason.to_owned() });
-        self.finish_restart(rolling, replaced, &Verdict::Aborted { reason: reason.to_owned(), failed });
+        let (id, total, replaced) = (rolling.id, self.policy.workers, self.seats_of(rolling.generation));
+        self.report(Notice::RestartAborted { id, replaced, total, reason: reason.clone() });
+        self.act(Action::ForgetProgram { generation: rolling.generation });
+        let failed = culprit.map(|culprit| culprit.last_exit().clone());
+        self.finish_restart(rolling, replaced, &Verdict::Aborted { reason, failed });
     }
 
     fn finish_restart(&mut self, rolling: Rolling, replaced: usize, verdict: &Verdict) {
@@ -191,7 +211,10 @@ impl Supervisor {
 
     /// A shutdown overtakes whatever restart runs or is remembered.
     pub(super) fn drop_restarts(&mut self, reason: &str) {
-        self.abort_restart(reason, None);
+        self.dismiss_successors();
+        let refusal = self.rolling.as_ref().and_then(|rolling| rolling.phase.refusal());
+        let culprit = refusal.map(|refusal| refusal.culprit.clone());
+        self.end_aborted(reason.to_owned(), culprit);
         let Some(Remembered { id, tickets }) = self.remembered.take() else { return };
         let verdict = Verdict::Aborted { reason: reason.to_owned(), failed: None };
         self.finished_restart = Some(finished(id, 0, self.policy.workers, &verdict));
@@ -200,15 +223,27 @@ impl Supervisor {
         }
     }
 
+    /// Slots whose seat is of this generation.
+    pub(super) fn seats_of(&self, generation: Generation) -> usize {
+        self.slots.iter().filter(|slot| is_on(slot, generation)).count()
+    }
+
     pub(super) fn is_restarting(&self) -> bool {
         self.rolling.is_some() || self.remembered.is_some()
     }
 
     pub(super) fn restart_view(&self) -> Option<RestartView> {
         let Some(rolling) = &self.rolling else { return self.finished_restart.clone() };
-        let replaced = self.slots.iter().filter(|slot| is_on(slot, rolling.generation)).count();
-        let (total, state) = (self.policy.workers, RestartState::Running);
-        Some(RestartView { id: rolling.id, state, replaced, total, reason: None, failed: None })
+        let (replaced, total) = (self.seats_of(rolling.generation), self.policy.workers);
+        let (phase, refusal) = match &rolling.phase {
+            Phase::Canary => (RestartPhase::Canary, None),
+            Phase::Rest => (RestartPhase::Rest, None),
+            Phase::RollingBack(refusal) => (RestartPhase::RollingBack, Some(refusal)),
+        };
+        let (id, state) = (rolling.id, RestartState::Running(phase));
+        let reason = refusal.map(|refusal| refusal.reason.clone());
+        let failed = refusal.map(|refusal| refusal.culprit.last_exit().clone());
+        Some(RestartView { id, state, replaced, total, reason, failed })
     }
 }
 

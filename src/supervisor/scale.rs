@@ -58,9 +58,9 @@ impl Supervisor {
         let seat = mem::replace(&mut self.slots[slot].seat, Seat::Closed);
         let occupant = match seat {
             Seat::Taken(worker) => Some(worker),
-            Seat::Waiting { .. } | Seat::Closed => None,
+            Seat::Waiting { .. } | Seat::Vacant { .. } | Seat::Closed => None,
         };
-        let successor = self.slots[slot].successor.take();
+        let successor = self.slots[slot].succession.end();
         for worker in occupant.into_iter().chain(successor) {
             self.dismiss(slot, worker);
         }

@@ -7,6 +7,7 @@ use super::Policy;
 use super::backoff::Backoff;
 use super::event::ExitStatus;
 use super::ids::{Generation, Moment, WorkerId};
+use super::succession::Succession;
 use crate::config::Ready;
 
 /// A worker that reads its channel says hello in the first moments of its life, before it accepts anything.
@@ -224,12 +225,19 @@ pub(crate) struct LastExit {
     pub(crate) stderr: Vec<String>,
 }
 
+impl LastExit {
+    /// What the worker said of it, for the end of a line; its own words must not forge another one.
+    pub(super) fn in_its_words(&self) -> String {
+        self.reason.as_ref().map(|words| format!(" ({})", words.escape_debug())).unwrap_or_default()
+    }
+}
+
 /// A stable seat `0..N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) seat: Seat,
     /// The replacement that a rolling restart is trying out.
-    pub(super) successor: Option<Worker>,
+    pub(super) succession: Succession,
     /// Told to go or killed, and not yet reaped.
     pub(super) leaving: Vec<Worker>,
     pub(super) failures: Backoff,
@@ -249,6 +257,11 @@ pub(super) enum Seat {
         last: Option<WorkerId>,
         generation: Generation,
         cover: Cover,
+    },
+    /// Lost by a refused release. Only a successor fills it, of the generation that serves.
+    Vacant {
+        last: Option<WorkerId>,
+        generation: Generation,
     },
     /// Nobody comes any more: the slot was given up, or the cluster is shutting down.
     Closed,
@@ -277,7 +290,7 @@ impl Slot {
         let seat = Seat::Waiting { until: Moment::default(), last: None, generation, cover: Cover::Covered };
         Slot {
             seat,
-            successor: None,
+            succession: Succession::default(),
             leaving: Vec::new(),
             failures: Backoff::default(),
             respawns: 0,
@@ -289,14 +302,14 @@ impl Slot {
     pub(super) fn occupant(&self) -> Option<&Worker> {
         match &self.seat {
             Seat::Taken(worker) => Some(worker),
-            Seat::Waiting { .. } | Seat::Closed => None,
+            Seat::Waiting { .. } | Seat::Vacant { .. } | Seat::Closed => None,
         }
     }
 
     pub(super) fn occupant_mut(&mut self) -> Option<&mut Worker> {
         match &mut self.seat {
             Seat::Taken(worker) => Some(worker),
-            Seat::Waiting { .. } | Seat::Closed => None,
+            Seat::Waiting { .. } | Seat::Vacant { .. } | Seat::Closed => None,
         }
     }
 
@@ -304,20 +317,44 @@ impl Slot {
     pub(super) fn generation(&self) -> Option<Generation> {
         match &self.seat {
             Seat::Taken(worker) => Some(worker.generation),
-            Seat::Waiting { generation, .. } => Some(*generation),
+            Seat::Waiting { generation, .. } | Seat::Vacant { generation, .. } => Some(*generation),
             Seat::Closed => None,
         }
     }
 
+    pub(super) fn successor(&self) -> Option<&Worker> {
+        self.succession.worker()
+    }
+
+    pub(super) fn is_vacant(&self) -> bool {
+        matches!(self.seat, Seat::Vacant { .. })
+    }
+
+    /// A seat that waits for a worker of the refused generation is vacant.
+    pub(super) fn refuse(&mut self, refused: Generation, back_to: Generation) {
+        if let Seat::Waiting { last, generation, .. } = self.seat
+            && generation == refused
+        {
+            self.seat = Seat::Vacant { last, generation: back_to };
+        }
+    }
+
+    /// A vacant seat becomes one that waits for its next worker of this generation.
+    pub(super) fn refill_vacant(&mut self, until: Moment, generation: Generation) {
+        if let Seat::Vacant { last, .. } = self.seat {
+            self.seat = Seat::Waiting { until, last, generation, cover: Cover::Covered };
+        }
+    }
+
     pub(super) fn workers(&self) -> impl Iterator<Item = &Worker> {
-        self.occupant().into_iter().chain(&self.successor).chain(&self.leaving)
+        self.occupant().into_iter().chain(self.successor()).chain(&self.leaving)
     }
 
     pub(super) fn find(&self, id: WorkerId) -> Option<Place> {
         if self.occupant().is_some_and(|w| w.id == id) {
             return Some(Place::Seat);
         }
-        if self.successor.as_ref().is_some_and(|w| w.id == id) {
+        if self.successor().is_some_and(|w| w.id == id) {
             return Some(Place::Successor);
         }
         self.leaving.iter().position(|w| w.id == id).map(Place::Leaving)
@@ -326,7 +363,7 @@ impl Slot {
     pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Worker> {
         match place {
             Place::Seat => self.occupant_mut(),
-            Place::Successor => self.successor.as_mut(),
+            Place::Successor => self.succession.worker_mut(),
             Place::Leaving(index) => self.leaving.get_mut(index),
         }
     }

@@ -70,9 +70,17 @@ pub(crate) struct RestartView {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RestartState {
-    Running,
+    Running(RestartPhase),
     Completed,
     Aborted,
+}
+
+/// How far a restart has come that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RestartPhase {
+    Canary,
+    Rest,
+    RollingBack,
 }
 
 impl Supervisor {
@@ -111,8 +119,13 @@ impl Supervisor {
 
 fn rows(index: usize, slot: &Slot, now: Moment) -> impl Iterator<Item = WorkerView> {
     let empty = match slot.seat {
-        Seat::Waiting { last: Some(id), generation, .. } => Some((id, generation)),
-        Seat::Waiting { last: None, .. } | Seat::Taken(_) | Seat::Closed => None,
+        Seat::Waiting { last: Some(id), generation, .. } | Seat::Vacant { last: Some(id), generation } => {
+            Some((id, generation))
+        }
+        Seat::Waiting { last: None, .. }
+        | Seat::Vacant { last: None, .. }
+        | Seat::Taken(_)
+        | Seat::Closed => None,
     };
     let row = move |id, generation, state, uptime| WorkerView {
         id,

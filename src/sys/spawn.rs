@@ -19,17 +19,26 @@ use super::signal::{Mask, SIGNAL_END, empty};
 
 /// What a process starts with. Descriptors go to 3, 4, 5… in their order; nothing else is passed on.
 pub(crate) struct Plan<'a> {
-    pub(crate) program: &'a OsStr,
+    pub(crate) image: Image<'a>,
     /// From `argv[0]` on.
     pub(crate) args: Vec<&'a OsStr>,
     /// `KEY=value`, and nothing but these.
     pub(crate) env: Vec<Vec<u8>>,
     /// Add `LISTEN_PID` with the pid of the new process.
     pub(crate) listen_pid: ListenPid,
-    pub(crate) cwd: Option<&'a OsStr>,
+    /// An open directory.
+    pub(crate) cwd: Option<BorrowedFd<'a>>,
     pub(crate) credentials: Option<&'a Credentials>,
     pub(crate) stdin: BorrowedFd<'a>,
     pub(crate) fds: Vec<BorrowedFd<'a>>,
+}
+
+/// The program that a process executes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Image<'a> {
+    Path(&'a OsStr),
+    /// The file itself, wherever it lies by now, if anywhere. Not a script: its interpreter reads it by a path.
+    Open(BorrowedFd<'a>),
 }
 
 /// Whether the process is told its own pid as `LISTEN_PID`: only the child knows it before the exec.
@@ -83,6 +92,8 @@ impl fmt::Display for Step {
     }
 }
 
+/// No descriptor.
+const NOWHERE: RawFd = -1;
 /// What the child's few calls need, many times over; one page more guards it.
 const STACK: usize = 64 * 1024;
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
@@ -154,21 +165,24 @@ impl Drop for Spawner {
 
 /// The C strings of a plan, owned.
 struct Prepared {
-    program: CString,
+    /// Empty when the image is an open file.
+    path: CString,
     args: Vec<CString>,
     env: Vec<CString>,
-    cwd: Option<CString>,
     listen_pid: Option<Vec<u8>>,
 }
 
 impl Prepared {
     fn new(plan: &Plan<'_>) -> Result<Self, std::ffi::NulError> {
         let listen_pid = || [LISTEN_PID, &[0; PID_DIGITS]].concat();
+        let path = match plan.image {
+            Image::Path(path) => path.as_bytes(),
+            Image::Open(_) => b"",
+        };
         Ok(Prepared {
-            program: CString::new(plan.program.as_bytes())?,
+            path: CString::new(path)?,
             args: plan.args.iter().map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>()?,
             env: plan.env.iter().map(|pair| CString::new(pair.as_slice())).collect::<Result<_, _>>()?,
-            cwd: plan.cwd.map(|path| CString::new(path.as_bytes())).transpose()?,
             listen_pid: (plan.listen_pid == ListenPid::Set).then(listen_pid),
         })
     }
@@ -177,11 +191,15 @@ impl Prepared {
 /// All that the child reads and writes; made before the clone.
 struct Room {
     parent: pid_t,
-    program: *const c_char,
+    /// Empty where `image` is what is executed.
+    path: *const c_char,
+    /// The open file to execute, or `NOWHERE`; replaced by its copy above the target range.
+    image: RawFd,
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
     listen_pid: *mut u8,
-    cwd: *const c_char,
+    /// The directory to enter, or `NOWHERE`.
+    cwd: RawFd,
     credentials: Option<(Option<uid_t>, Option<gid_t>, *const gid_t, usize)>,
     stdin: RawFd,
     /// The descriptors to pass; replaced by their copies above the target range.
@@ -203,11 +221,15 @@ impl Room {
         envp.push(ptr::null());
         Room {
             parent: std::process::id().cast_signed(),
-            program: prepared.program.as_ptr(),
+            path: prepared.path.as_ptr(),
+            image: match plan.image {
+                Image::Path(_) => NOWHERE,
+                Image::Open(file) => file.as_raw_fd(),
+            },
             argv,
             envp,
             listen_pid,
-            cwd: prepared.cwd.as_ref().map_or(ptr::null(), |cwd| cwd.as_ptr()),
+            cwd: plan.cwd.map_or(NOWHERE, |cwd| cwd.as_raw_fd()),
             credentials: plan.credentials.map(|c| (c.uid, c.gid, c.groups.as_ptr(), c.groups.len())),
             stdin: plan.stdin.as_raw_fd(),
             fds: plan.fds.iter().map(AsRawFd::as_raw_fd).collect(),
@@ -224,7 +246,7 @@ extern "C" fn child(room: *mut c_void) -> c_int {
     let failed = unsafe {
         match become_worker(room) {
             Ok(()) => {
-                libc::execve(room.program, room.argv.as_ptr(), room.envp.as_ptr());
+                execute(room);
                 (Step::Exec, *libc::__errno_location())
             }
             Err(step) => (step, *libc::__errno_location()),
@@ -233,6 +255,19 @@ extern "C" fn child(room: *mut c_void) -> c_int {
     room.failed = Some(failed);
     // SAFETY: ends this process alone, without running anything of the parent's.
     unsafe { libc::_exit(127) }
+}
+
+/// Executes the path, or the open file where there is one; returns only if that fails.
+unsafe fn execute(room: &Room) {
+    let (argv, envp) = (room.argv.as_ptr(), room.envp.as_ptr());
+    // SAFETY: the strings and arrays of `room` outlive the call; both arrays end in null.
+    unsafe {
+        if room.image == NOWHERE {
+            libc::execve(room.path, argv, envp);
+        } else {
+            libc::syscall(libc::SYS_execveat, room.image, room.path, argv, envp, libc::AT_EMPTY_PATH);
+        }
+    }
 }
 
 /// Everything between clone and exec, in the one order that works: the group first, so that the
@@ -248,8 +283,8 @@ unsafe fn become_worker(room: &mut Room) -> Result<(), Step> {
         if libc::getppid() != room.parent {
             libc::_exit(127); // the master died before the signal was set: nobody waits for us
         }
-        if !room.cwd.is_null() {
-            ok(libc::chdir(room.cwd), Step::Directory)?;
+        if room.cwd != NOWHERE {
+            ok(libc::fchdir(room.cwd), Step::Directory)?;
         }
         place_descriptors(room)?;
         write_pid(room.listen_pid);
@@ -320,6 +355,10 @@ unsafe fn place_descriptors(room: &mut Room) -> Result<(), Step> {
     unsafe {
         room.stdin = libc::fcntl(room.stdin, libc::F_DUPFD_CLOEXEC, end);
         ok(room.stdin, Step::Descriptors)?;
+        if room.image != NOWHERE {
+            room.image = libc::fcntl(room.image, libc::F_DUPFD_CLOEXEC, end);
+            ok(room.image, Step::Descriptors)?;
+        }
         for fd in &mut room.fds {
             *fd = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, end);
             ok(*fd, Step::Descriptors)?;
@@ -328,12 +367,13 @@ unsafe fn place_descriptors(room: &mut Room) -> Result<(), Step> {
         for (target, &fd) in (3..end).zip(&room.fds) {
             ok(libc::dup2(fd, target), Step::Descriptors)?;
         }
-        close_from(end);
+        close_from(end, room.image);
     }
     Ok(())
 }
 
-unsafe fn close_from(first: c_int) {
+/// Of the descriptors from `first` on, `spared` stays open until the exec, which closes it.
+unsafe fn close_from(first: c_int, spared: RawFd) {
     // SAFETY: only sets close-on-exec or closes, in this process's own table.
     unsafe {
         let cloexec = libc::CLOSE_RANGE_CLOEXEC;
@@ -344,7 +384,9 @@ unsafe fn close_from(first: c_int) {
         let mut limit: libc::rlimit = std::mem::zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
         for fd in first..c_int::try_from(limit.rlim_cur.min(65_536)).unwrap_or(65_536) {
-            libc::close(fd);
+            if fd != spared {
+                libc::close(fd);
+            }
         }
     }
 }

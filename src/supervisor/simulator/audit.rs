@@ -1,11 +1,14 @@
 //! Every action, held against the books as it is ordered.
 
+use std::collections::BTreeMap;
+
 use super::Check;
 use super::books::{
-    Answer, Asked, Asker, Barren, Books, Course, Entry, Life, Post, RestartFate, Roll, TrialFate,
+    Answer, Asked, Asker, Barren, Books, Course, Entry, Life, Post, RestartFate, Roll, TrialFate, Way,
 };
 use super::promise;
 use super::story::Scene;
+use crate::supervisor::notice::Rollback;
 use crate::supervisor::{
     Action, Ending, Generation, HELLO_GRACE, KILL_GRACE, Notice, Notification, Order, Reply, Ticket, Verdict,
     WorkerId,
@@ -29,6 +32,7 @@ impl Books {
                 Ok(())
             }
             Action::CloseSlot { slot } => self.close_slot(*slot),
+            Action::ForgetProgram { generation } => self.forget(*generation),
             Action::Reply { ticket, reply } => self.answer(*ticket, reply),
             Action::Report(notice) => self.reported(notice),
             Action::Finish(ending) => self.finish(ending),
@@ -45,14 +49,21 @@ impl Books {
         promise!(slot < self.wanted, "slot {slot} is not wanted");
         self.open[slot] = true;
         self.newest = Some(id);
+        promise!(self.programs.contains(&generation), "the program of generation {generation} is let go");
         let seat_is_free = self.holder(slot).is_none();
-        let post = if generation == self.seats[slot] {
+        let post = if generation == self.seats[slot] && !self.vacant.contains(&slot) {
+            let rolled = self.roll.as_ref().filter(|roll| roll.way == Way::Forward);
+            let of_the_release = rolled.is_some_and(|roll| roll.generation == generation);
+            promise!(
+                generation == self.running_generation || of_the_release,
+                "crash replacement by generation {generation}"
+            );
             promise!(seat_is_free, "slot {slot} is taken already");
             self.seat_spawned()?;
             Post::Seat
         } else {
             self.trial_spawned(slot, generation)?;
-            if seat_is_free {
+            if seat_is_free && !self.vacant.contains(&slot) {
                 self.story.tell(Scene::RestartIntoAnEmptySeat);
             }
             Post::Trial
@@ -84,13 +95,26 @@ impl Books {
 
     /// One replacement until the canary has passed, then `surge` at a time, all of the new generation.
     fn trial_spawned(&mut self, slot: usize, generation: Generation) -> Check {
-        let Some(roll) = self.roll else { return Err("a replacement without a restart".to_owned()) };
-        promise!(generation == roll.generation, "generation {generation} is nobody's");
+        let Some(roll) = &mut self.roll else { return Err("a replacement without a restart".to_owned()) };
+        let (wanted, first) = match roll.way {
+            Way::Forward => (roll.generation, roll.promoted == 0),
+            Way::Back => (self.running_generation, false),
+        };
+        promise!(generation == wanted, "generation {generation} is nobody's");
+        roll.tried.entry(slot).or_insert(self.now);
         let doubled = self.living.iter().any(|entry| entry.slot == slot && entry.post == Post::Trial);
         promise!(!doubled, "two replacements on trial in slot {slot}");
-        let width = if roll.promoted == 0 { 1 } else { self.policy.surge };
-        promise!(self.on_trial() < width, "more than {width} replacements at a time");
-        self.trials += 1;
+        let width = if first { 1 } else { self.policy.surge };
+        let crowded = !self.vacant.contains(&slot) && self.extra() >= width;
+        promise!(!crowded, "more than {width} replacements at a time");
+        self.trial_spawns += 1;
+        Ok(())
+    }
+
+    /// Nobody is to be started with it any more.
+    fn forget(&mut self, generation: Generation) -> Check {
+        promise!(self.programs.remove(&generation), "the program of generation {generation} is not held");
+        promise!(generation != self.running_generation, "the program that serves is let go");
         Ok(())
     }
 
@@ -121,8 +145,11 @@ impl Books {
         let (was, booting) = (entry.post, entry.life == Life::Booting);
         (entry.life, entry.asked_until) = (Life::Told { at: now }, None);
         entry.post = Post::Leaving;
+        let generation = entry.generation;
         if was == Post::Trial && !ending {
-            self.turn.trial = self.turn.trial.max(TrialFate::Dismissed);
+            let comeback = generation == self.running_generation;
+            let fate = if comeback { TrialFate::ComebackDismissed } else { TrialFate::Dismissed };
+            self.turn.trial = self.turn.trial.max(fate);
         }
         promise!(was != Post::Seat || ending, "worker {id} is told to leave and nobody took its seat");
         if ending && booting {
@@ -172,19 +199,20 @@ impl Books {
         self.story.tell(Scene::ReadyTimeout);
         let Some(entry) = self.entry_mut(id).filter(|entry| entry.post == Post::Trial) else { return };
         entry.post = Post::Leaving;
-        self.turn.trial = TrialFate::Lost;
-        self.story.tell(Scene::AbortedByTimeout);
+        self.trial_lost(Scene::AbortedByTimeout);
     }
 
     /// A shutdown begins by refusing newcomers.
     fn close_listeners(&mut self) -> Check {
         promise!(self.course == Course::Running, "the listeners are closed twice");
         promise!(
-            self.turn.trial != TrialFate::Dismissed,
+            !matches!(self.turn.trial, TrialFate::Dismissed | TrialFate::ComebackDismissed),
             "workers are told to leave before the listeners are closed"
         );
-        if self.roll.is_some() {
-            self.story.tell(Scene::ShutdownDuringARestart);
+        match self.roll.as_ref().map(|roll| roll.way) {
+            None => {}
+            Some(Way::Forward) => self.story.tell(Scene::ShutdownDuringARestart),
+            Some(Way::Back) => self.story.tell(Scene::ShutdownDuringARollback),
         }
         for entry in &mut self.living {
             entry.post = Post::Leaving;
@@ -217,12 +245,29 @@ impl Books {
                 promise!(restart, "a verdict for {asker:?}");
                 asker.verdicts += 1;
                 promise!(asker.verdicts == 1, "{ticket:?} gets two verdicts");
+                self.names_a_dead_culprit(verdict)?;
                 return fits(verdict, completed, ending);
             }
         };
         promise!(asker.answer.is_none(), "{ticket:?} is answered twice");
         promise!(answer == asker.expects, "{asker:?} is answered {answer:?}");
         asker.answer = Some(answer);
+        Ok(())
+    }
+
+    /// The verdict tells how the worker ended that failed, so it comes after that.
+    fn names_a_dead_culprit(&self, verdict: &Verdict) -> Check {
+        let failed = match verdict {
+            Verdict::Completed => None,
+            Verdict::Aborted { failed, .. } => failed.as_ref(),
+        };
+        let alive = |id| self.entry(id).is_some_and(|entry| entry.life != Life::GivenUpOn);
+        let early = failed.is_some_and(|exit| alive(exit.worker)) && self.course == Course::Running;
+        promise!(!early, "a verdict before the end of the worker that failed: {failed:?}");
+        promise!(
+            failed.is_some() || self.course != Course::Running || *verdict == Verdict::Completed,
+            "nobody failed"
+        );
         Ok(())
     }
 
@@ -260,6 +305,12 @@ impl Books {
             Notice::WorkerReady { worker, .. } => self.became_ready(*worker),
             Notice::Replaced { slot, old, new } => self.replaced(*slot, *old, *new),
             Notice::RestartBegan { generation, .. } => self.restart_began(*generation),
+            Notice::Rollback(Rollback::Begins { replaced, .. }) => {
+                promise!(*replaced > 0, "nothing to roll back");
+                let back = self.roll.as_ref().is_some_and(|roll| roll.way == Way::Back);
+                promise!(back, "rolled back without a failure");
+                Ok(())
+            }
             Notice::RestartCompleted { .. } => self.restart_completed(),
             Notice::RestartAborted { .. } => self.restart_aborted(),
             Notice::Unkillable { worker, .. } => self.given_up_on(*worker),
@@ -288,6 +339,7 @@ impl Books {
             | Notice::ReadyTimedOut { .. }
             | Notice::DisconnectTimedOut { .. }
             | Notice::CanaryReady { .. }
+            | Notice::Rollback(Rollback::LosesWorker { .. } | Rollback::Falters { .. })
             | Notice::OrderRefused { .. }
             | Notice::Scaled { .. }
             | Notice::ScaleChangesNothing { .. }
@@ -317,12 +369,19 @@ impl Books {
             "slot {slot} had another worker than {old:?}"
         );
         let Some(roll) = &mut self.roll else { return Err("replaced without a restart".to_owned()) };
-        roll.promoted += 1;
-        let (first, generation) = (roll.promoted == 1, roll.generation);
+        roll.tried.remove(&slot);
+        let (first, generation) = match roll.way {
+            Way::Forward => {
+                roll.promoted += 1;
+                (roll.promoted == 1, roll.generation)
+            }
+            Way::Back => (false, self.running_generation),
+        };
         let Some(entry) = self.living.iter_mut().find(|entry| entry.id == new) else {
             return Err(format!("worker {new} takes a seat, but is gone"));
         };
         promise!(entry.post == Post::Trial && entry.slot == slot, "worker {new} is no replacement");
+        promise!(entry.generation == generation, "worker {new} is of generation {}", entry.generation);
         let Life::Serving { since } = entry.life else { return Err(format!("worker {new} is not ready")) };
         promise!(!first || now >= since + canary, "the canary has not lasted");
         entry.post = Post::Seat;
@@ -330,6 +389,7 @@ impl Books {
             entry.post = Post::Leaving;
         }
         self.seats[slot] = generation;
+        self.vacant.remove(&slot);
         Ok(())
     }
 
@@ -343,7 +403,9 @@ impl Books {
         let first = generations.next();
         let several = generations.any(|generation| Some(generation) != first);
         promise!(!several, "several generations are draining");
-        self.roll = Some(Roll { generation, promoted: 0 });
+        self.roll = Some(Roll { generation, promoted: 0, way: Way::Forward, tried: BTreeMap::new() });
+        self.programs.insert(generation);
+        self.remembered = 0;
         Ok(())
     }
 
@@ -351,6 +413,7 @@ impl Books {
         let Some(roll) = self.roll.take() else { return Err("completed twice".to_owned()) };
         let everywhere = self.seats[..self.wanted].iter().all(|generation| *generation == roll.generation);
         promise!(everywhere, "completed with an old worker in its seat");
+        promise!(roll.way == Way::Forward, "completed after a failure");
         self.turn.restart = RestartFate::Completed;
         self.running_generation = roll.generation;
         self.story.tell(Scene::RestartCompleted);
@@ -364,6 +427,30 @@ impl Books {
         if roll.promoted > 0 {
             self.story.tell(Scene::AbortedAfterAPromotion);
         }
+        if self.course != Course::Running {
+            return Ok(());
+        }
+        promise!(roll.way == Way::Back, "aborted without a failure");
+        let mut seats = self.seats[..self.wanted].iter();
+        let old = seats.all(|generation| *generation == self.running_generation);
+        if old && self.vacant.is_empty() && self.on_trial() == 0 {
+            let spent = self.crashes >= u64::from(self.policy.max_fork_count);
+            let lucky = |slot: &usize| !self.unlucky.contains(slot) && !spent;
+            let unready = (0..self.wanted).find(|slot| !self.serves(*slot) && lucky(slot));
+            promise!(unready.is_none(), "aborted before slot {unready:?} is ready");
+            if roll.promoted > 0 {
+                self.story.tell(Scene::RolledBack);
+            }
+            return Ok(());
+        }
+        let stuck = roll.tried.values().any(|since| self.now - *since >= self.policy.ready_timeout);
+        promise!(self.remembered > 0 && stuck, "aborted with mixed generations");
+        self.left_vacant += self.vacant.len() as u64;
+        if let Some(barren) = &mut self.barren {
+            barren.allowed += self.vacant.len() as u64;
+        }
+        self.vacant.clear();
+        self.story.tell(Scene::RollbackGaveWay);
         Ok(())
     }
 
@@ -377,9 +464,10 @@ impl Books {
         promise!(now >= at + KILL_GRACE, "worker {id} is given up on too early");
         entry.life = Life::GivenUpOn;
         let was = std::mem::replace(&mut entry.post, Post::Leaving);
+        let (slot, generation) = (entry.slot, entry.generation);
         self.story.tell(Scene::Unkillable);
         if was == Post::Seat {
-            self.crashed();
+            self.seat_lost(slot, generation);
             self.story.tell(Scene::UnkillableInASeat);
         }
         Ok(())
@@ -396,6 +484,7 @@ fn is_only_said(action: &Action) -> bool {
         | Action::CloseListeners
         | Action::ReleaseListeners { .. }
         | Action::CloseSlot { .. }
+        | Action::ForgetProgram { .. }
         | Action::Reply { reply: Reply::Accepted | Reply::Ended(_), .. }
         | Action::Finish(_) => false,
     }

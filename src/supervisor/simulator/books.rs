@@ -2,6 +2,7 @@
 //! without a look inside the core. The invariants are checked against these.
 
 use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::story::{Scene, Story};
@@ -47,10 +48,21 @@ pub(super) enum Life {
 }
 
 /// The restart that runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Roll {
     pub(super) generation: Generation,
     pub(super) promoted: usize,
+    pub(super) way: Way,
+    /// Since when a replacement has been tried in a slot.
+    pub(super) tried: BTreeMap<usize, Moment>,
+}
+
+/// Where a restart is going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Forward,
+    /// A worker of the new generation has failed.
+    Back,
 }
 
 /// Somebody who gave an order.
@@ -93,6 +105,14 @@ pub(super) struct Books {
     pub(super) open: Vec<bool>,
     /// The generation of each seat, also of those that were given up.
     pub(super) seats: Vec<Generation>,
+    /// Seats that a refused release has lost its workers from.
+    pub(super) vacant: BTreeSet<usize>,
+    /// Slots that have ever lost a worker outside a restart, or could not start one.
+    pub(super) unlucky: BTreeSet<usize>,
+    /// Generations whose program is held.
+    pub(super) programs: BTreeSet<Generation>,
+    /// Orders to restart that were accepted, and whose restart has not begun.
+    pub(super) remembered: usize,
     pub(super) askers: Vec<Asker>,
     pub(super) course: Course,
     pub(super) roll: Option<Roll>,
@@ -105,6 +125,9 @@ pub(super) struct Books {
     pub(super) all_were_ready: bool,
     pub(super) spawns: u64,
     pub(super) trials: u64,
+    pub(super) trial_spawns: u64,
+    /// Seats that a rollback left to crash replacement.
+    pub(super) left_vacant: u64,
     pub(super) crashes: u64,
     /// Workers that left their seats by their own wish.
     pub(super) leavings: u64,
@@ -154,6 +177,8 @@ pub(super) enum TrialFate {
     #[default]
     Untouched,
     Dismissed,
+    /// One that should have taken a seat back.
+    ComebackDismissed,
     Lost,
 }
 
@@ -176,6 +201,10 @@ impl Books {
             grown: 0,
             open: vec![false; policy.workers],
             seats: vec![Generation::FIRST; policy.workers],
+            vacant: BTreeSet::new(),
+            unlucky: BTreeSet::new(),
+            programs: BTreeSet::from([Generation::FIRST]),
+            remembered: 0,
             askers: Vec::new(),
             course: Course::Running,
             roll: None,
@@ -187,6 +216,8 @@ impl Books {
             all_were_ready: false,
             spawns: 0,
             trials: 0,
+            trial_spawns: 0,
+            left_vacant: 0,
             crashes: 0,
             leavings: 0,
             passing_failures: 0,
@@ -220,13 +251,22 @@ impl Books {
         self.living.iter().filter(|entry| entry.post == Post::Trial).count()
     }
 
+    /// Replacements beside a worker who sits in the seat, or will again.
+    pub(super) fn extra(&self) -> usize {
+        let trials = self.living.iter().filter(|entry| entry.post == Post::Trial);
+        trials.filter(|entry| !self.vacant.contains(&entry.slot)).count()
+    }
+
     pub(super) fn holder(&self, slot: usize) -> Option<&Entry> {
         self.living.iter().find(|entry| entry.slot == slot && entry.post == Post::Seat)
     }
 
+    pub(super) fn serves(&self, slot: usize) -> bool {
+        self.holder(slot).is_some_and(|entry| matches!(entry.life, Life::Serving { .. }))
+    }
+
     pub(super) fn all_serving(&self) -> bool {
-        (0..self.wanted)
-            .all(|slot| self.holder(slot).is_some_and(|entry| matches!(entry.life, Life::Serving { .. })))
+        (0..self.wanted).all(|slot| self.serves(slot))
     }
 
     /// Whether living long enough is taken for ready (DESIGN, "Ready").
@@ -278,9 +318,13 @@ impl Books {
         self.turn = Turn::default();
         match event {
             Event::Started | Event::TimePassed | Event::SaidFailed { .. } => {}
-            Event::Spawned { .. } => self.booted |= self.course == Course::Running,
             Event::NeedsTime { worker, span } => self.needs_time(*worker, *span),
             Event::SaidLeaving { worker } => self.leaves_by_itself(*worker),
+            Event::Spawned { worker } => {
+                self.booted |= self.course == Course::Running;
+                let on_trial = self.entry(*worker).is_some_and(|entry| entry.post == Post::Trial);
+                self.trials += u64::from(on_trial);
+            }
             Event::SpawnFailed { worker, failure } => self.not_spawned(*worker, failure.kind),
             Event::SaidHello { worker } => {
                 if let Some(entry) = self.entry_mut(*worker) {
@@ -318,9 +362,20 @@ impl Books {
                 self.crashes += u64::from(entry.post == Post::Seat && self.booted);
             }
         }
-        if entry.post == Post::Trial {
-            self.turn.trial = TrialFate::Lost;
-            self.story.tell(Scene::AbortedBySpawnFailure);
+        match entry.post {
+            Post::Trial if kind == FailureKind::Passing && self.may_try_again(entry.slot) => {
+                self.story.tell(Scene::ReplacementTriedAgain);
+            }
+            Post::Trial => self.trial_lost(Scene::AbortedBySpawnFailure),
+            Post::Seat if self.on_probation(entry.generation).is_some() => match kind {
+                FailureKind::Passing if self.on_probation(entry.generation) == Some(Way::Forward) => {}
+                FailureKind::Passing | FailureKind::Lasting => {
+                    self.crashes -= u64::from(kind == FailureKind::Lasting && self.booted);
+                    self.seat_lost(entry.slot, entry.generation);
+                }
+            },
+            Post::Seat => drop(self.unlucky.insert(entry.slot)),
+            Post::Leaving => {}
         }
     }
 
@@ -330,30 +385,96 @@ impl Books {
         let Some(entry) = self.entry_mut(id).filter(at_work) else { return };
         let was = entry.post;
         (entry.life, entry.post, entry.asked_until) = (Life::Told { at: now }, Post::Leaving, None);
+        let (slot, generation) = (entry.slot, entry.generation);
         match was {
+            Post::Seat if self.on_probation(generation) == Some(Way::Back) => {
+                self.story.tell(Scene::RefusedWorkerLost);
+                self.seats[slot] = self.running_generation;
+                self.vacant.insert(slot);
+            }
             Post::Seat => {
+                if self.on_probation(generation).is_none() {
+                    self.seats[slot] = self.running_generation;
+                }
                 self.leavings += 1;
+                self.unlucky.insert(slot);
                 self.story.tell(Scene::LeftByItself);
                 if let Some(barren) = &mut self.barren {
                     barren.allowed += 1;
                 }
             }
             Post::Trial => {
-                self.turn.trial = TrialFate::Lost;
-                self.story.tell(Scene::AbortedByLeaving);
+                self.trial_lost(Scene::AbortedByLeaving);
             }
             Post::Leaving => {}
         }
     }
 
+    /// What passes is waited out for as long as a replacement may take to become ready.
+    fn may_try_again(&self, slot: usize) -> bool {
+        let since = self.roll.as_ref().and_then(|roll| roll.tried.get(&slot));
+        since.is_some_and(|since| self.now - *since < self.policy.ready_timeout)
+    }
+
+    /// A replacement is lost: on the way forward, that refuses the release.
+    pub(super) fn trial_lost(&mut self, how: Scene) {
+        let Some(roll) = &mut self.roll else { return };
+        match roll.way {
+            Way::Forward => {
+                self.story.tell(how);
+                self.refused();
+            }
+            Way::Back => self.story.tell(Scene::ComebackFailed),
+        }
+    }
+
+    fn refused(&mut self) {
+        self.turn.trial = TrialFate::Lost;
+        let Some(roll) = &mut self.roll else { return };
+        roll.way = Way::Back;
+        roll.tried.clear();
+        let refused = roll.generation;
+        for slot in (0..self.wanted).filter(|slot| self.seats[*slot] == refused).collect::<Vec<_>>() {
+            if self.holder(slot).is_none() {
+                self.seats[slot] = self.running_generation;
+                self.vacant.insert(slot);
+            }
+        }
+    }
+
+    /// Whether a worker of this generation is the restart's, on its way forward or back.
+    fn on_probation(&self, generation: Generation) -> Option<Way> {
+        let roll = self.roll.as_ref()?;
+        let is_on_probation = match roll.way {
+            Way::Forward => roll.generation == generation,
+            Way::Back => self.running_generation != generation,
+        };
+        is_on_probation.then_some(roll.way)
+    }
+
+    /// A worker in its seat is lost: in service, or by a release that is on probation.
+    pub(super) fn seat_lost(&mut self, slot: usize, generation: Generation) {
+        let probation = self.on_probation(generation);
+        self.seats[slot] = self.running_generation;
+        match probation {
+            None => {
+                self.unlucky.insert(slot);
+                return self.crashed();
+            }
+            Some(Way::Forward) => {
+                self.story.tell(Scene::PromotedWorkerLost);
+                self.refused();
+            }
+            Some(Way::Back) => self.story.tell(Scene::RefusedWorkerLost),
+        }
+        self.vacant.insert(slot);
+    }
+
     fn reaped(&mut self, id: WorkerId) {
         let Some(entry) = self.remove(id) else { return };
         match entry.post {
-            Post::Seat => self.crashed(),
-            Post::Trial => {
-                self.turn.trial = TrialFate::Lost;
-                self.story.tell(Scene::AbortedByExit);
-            }
+            Post::Seat => self.seat_lost(entry.slot, entry.generation),
+            Post::Trial => self.trial_lost(Scene::AbortedByExit),
             Post::Leaving => {}
         }
     }
@@ -380,6 +501,12 @@ impl Books {
         }
         if ended {
             self.story.tell(Scene::OrderAfterTheEnd);
+        }
+        if order == Order::Restart && running {
+            self.remembered += 1;
+            if self.roll.as_ref().is_some_and(|roll| roll.way == Way::Back) {
+                self.story.tell(Scene::RestartOrderedDuringARollback);
+            }
         }
         self.turn.asked = match order {
             Order::Restart | Order::Scale(_) => Asked::Nothing,
@@ -420,6 +547,11 @@ impl Books {
                 self.story.tell(Scene::ScaledAwayAReplacement);
             }
             entry.post = Post::Leaving;
+        }
+        self.vacant.retain(|slot| *slot < wanted);
+        self.unlucky.retain(|slot| *slot < wanted);
+        if let Some(roll) = &mut self.roll {
+            roll.tried.retain(|slot, _| *slot < wanted);
         }
     }
 

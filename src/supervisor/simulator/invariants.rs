@@ -1,7 +1,7 @@
 //! The promises of the design, held against the core after every `handle`.
 
 use super::Check;
-use super::books::{Asked, Barren, Books, Course, Entry, Life, Post, RestartFate, TrialFate};
+use super::books::{Asked, Barren, Books, Course, Entry, Life, Post, RestartFate, TrialFate, Way};
 use super::promise;
 use super::story::Scene;
 use crate::supervisor::{Generation, KILL_GRACE, Moment, Order, Supervisor, WorkerState, WorkerView};
@@ -15,6 +15,7 @@ impl Books {
         self.force_spares_nobody()?;
         self.shutdown_ends_in_time()?;
         self.a_lost_replacement_aborts()?;
+        self.generations_are_not_mixed()?;
         self.everybody_is_answered()?;
         self.crashes_alone_are_charged(core)?;
         self.stability_refills_the_budget(core.budget.left())?;
@@ -90,15 +91,38 @@ impl Books {
     /// Promise 2: a bad release replaces nothing more.
     fn a_lost_replacement_aborts(&self) -> Check {
         let over = self.turn.restart == RestartFate::Aborted || self.course != Course::Running;
+        let back = over || self.roll.as_ref().is_some_and(|roll| roll.way == Way::Back);
         promise!(
-            self.turn.trial != TrialFate::Lost || over,
-            "a replacement was lost and the restart goes on"
-        );
-        promise!(
-            self.turn.trial != TrialFate::Dismissed || over,
+            self.turn.trial != TrialFate::Dismissed || back,
             "a replacement was dismissed and the restart goes on"
         );
-        promise!(self.roll.is_some() || self.on_trial() == 0, "a replacement on trial without a restart");
+        promise!(
+            self.turn.trial != TrialFate::ComebackDismissed || over,
+            "a replacement was dismissed and the rollback goes on"
+        );
+        let refused = |entry: &&Entry| match &self.roll {
+            None => true,
+            Some(roll) => roll.way == Way::Back && entry.generation == roll.generation,
+        };
+        let left = self.living.iter().filter(|entry| entry.post == Post::Trial).find(refused);
+        promise!(left.is_none(), "a replacement on trial without a restart: {left:?}");
+        Ok(())
+    }
+
+    /// Never mixed at rest: without a restart, running or about to begin, all seats are of the generation that serves,
+    /// and its program alone is held.
+    fn generations_are_not_mixed(&self) -> Check {
+        if self.roll.is_some() || self.remembered > 0 || self.course != Course::Running {
+            return Ok(());
+        }
+        let mut seats = self.seats[..self.wanted].iter();
+        let old = seats.all(|generation| *generation == self.running_generation);
+        promise!(old && self.vacant.is_empty(), "mixed generations at rest: {:?}", self.seats);
+        promise!(
+            self.programs.iter().eq([&self.running_generation]),
+            "programs that nobody runs are held: {:?}",
+            self.programs
+        );
         Ok(())
     }
 
@@ -116,8 +140,13 @@ impl Books {
         promise!(core.crashes == self.crashes, "{} crashes counted, {} happened", core.crashes, self.crashes);
         let planned = self.trials + self.leavings;
         promise!(core.planned == planned, "{} planned, {planned} happened", core.planned);
-        let reasons =
-            self.policy.workers as u64 + self.grown + self.crashes + self.passing_failures + planned;
+        let reasons = self.policy.workers as u64
+            + self.grown
+            + self.crashes
+            + self.leavings
+            + self.passing_failures
+            + self.trial_spawns
+            + self.left_vacant;
         promise!(self.spawns <= reasons, "{} spawns for {reasons} reasons", self.spawns);
         if left == 0 && self.crashes > full && self.course == Course::Running {
             self.story.tell(Scene::CrashBeyondTheBudget);

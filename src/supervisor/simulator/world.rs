@@ -233,7 +233,7 @@ impl World {
     fn time_passed(&mut self) -> Check {
         let due = self.core.next_deadline().is_some_and(|deadline| deadline <= self.now);
         self.tell(self.now, Event::TimePassed)?;
-        let rounds = if self.zeroes { 8 } else { 0 };
+        let rounds = if self.zeroes { 24 } else { 0 };
         for _ in 0..rounds {
             if self.is_busy() {
                 self.tell(self.now, Event::TimePassed)?;
@@ -301,6 +301,7 @@ impl World {
             Action::CloseListeners
             | Action::ReleaseListeners { .. }
             | Action::CloseSlot { .. }
+            | Action::ForgetProgram { .. }
             | Action::Reply { .. }
             | Action::Report(_)
             | Action::Finish(_) => {}

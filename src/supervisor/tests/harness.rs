@@ -20,6 +20,8 @@ pub(super) struct Cluster {
     pub(super) spawning: Spawning,
     pub(super) notices: Vec<Notice>,
     pub(super) spawns: usize,
+    /// Generations whose program was let go.
+    pub(super) forgotten: Vec<u64>,
     now: Moment,
 }
 
@@ -59,6 +61,7 @@ impl Cluster {
             spawning: Spawning::Works,
             notices: Vec::new(),
             spawns: 0,
+            forgotten: Vec::new(),
             now: Moment::default(),
         }
     }
@@ -85,6 +88,7 @@ impl Cluster {
         for action in self.core.handle(self.now, event) {
             match &action {
                 Action::Report(notice) => self.notices.push(notice.clone()),
+                Action::ForgetProgram { generation } => self.forgotten.push(generation.0),
                 Action::Spawn { worker, .. } => {
                     self.spawns += 1;
                     orders.push(spelled(&action));
@@ -217,6 +221,7 @@ fn spelled(action: &Action) -> String {
         Action::CloseListeners => "close".to_owned(),
         Action::ReleaseListeners { unused_since } => format!("release before {unused_since}"),
         Action::CloseSlot { slot } => format!("close slot {slot}"),
+        Action::ForgetProgram { generation } => format!("forget {generation}"),
         Action::Reply { ticket, reply } => match reply {
             Reply::Accepted => format!("{ticket} accepted"),
             Reply::Refused => format!("{ticket} refused"),

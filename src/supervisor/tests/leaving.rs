@@ -48,8 +48,31 @@ fn a_replacement_that_leaves_ends_the_restart() {
     cluster.restart(0);
     cluster.says_ready(2);
     let reason = "0 aborted: worker 2 left by itself before it took over";
-    assert_eq!(cluster.says_leaving(2), [reason]);
+    assert!(cluster.says_leaving(2).is_empty(), "the verdict tells how it ended");
     assert_eq!(cluster.rows(), ["0: 1 ready of 1", "0: 2 disconnecting of 2"]);
+    assert_eq!(cluster.exits(2), [reason]);
+}
+
+#[test]
+fn a_new_worker_that_leaves_its_seat_during_the_restart_is_followed_by_another_of_its_kind() {
+    let mut cluster = Cluster::of(2);
+    cluster.restart(0);
+    cluster.says_ready(3);
+    assert_eq!(cluster.pass(1000), ["tell+signal 1", "spawn 4 in 1 of 2"]);
+    assert_eq!(cluster.says_leaving(3), ["spawn 5 in 0 of 2"]);
+    assert_eq!(cluster.says_ready(4), ["tell+signal 2"], "not complete before all serve");
+    assert_eq!(cluster.says_ready(5), ["release before 2", "0 completed"]);
+}
+
+#[test]
+fn one_that_leaves_during_the_rollback_makes_room() {
+    let mut cluster = Cluster::of(2);
+    cluster.restart(0);
+    cluster.says_ready(3);
+    cluster.pass(1000);
+    assert_eq!(cluster.exits(4), ["spawn 5 in 0 of 1"]);
+    assert!(cluster.says_leaving(3).is_empty());
+    assert_eq!(cluster.says_ready(5), ["0 aborted: worker 4 died before it was ready: exit status 1"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod leaving;
 mod patience;
 mod readiness;
 mod restart;
+mod rollback;
 mod rollout_ends;
 mod scale;
 mod shutdown;

@@ -1,7 +1,7 @@
 //! The rolling restart when all goes well: order of actions, canary, surge, remembered restarts.
 
 use super::harness::{Cluster, policy};
-use crate::supervisor::{MasterState, Notice, Policy, RestartState};
+use crate::supervisor::{MasterState, Notice, Policy, RestartPhase, RestartState};
 
 #[test]
 fn the_replacement_comes_first_and_the_canary_must_last() {
@@ -59,7 +59,8 @@ fn the_status_tells_how_far_it_is() {
     let view = cluster.status();
     let restart = view.restart.unwrap();
     assert_eq!((view.state, view.generation.0), (MasterState::Restarting, 1));
-    assert_eq!((restart.id.0, restart.state, restart.replaced), (1, RestartState::Running, 1));
+    let running = RestartState::Running(RestartPhase::Rest);
+    assert_eq!((restart.id.0, restart.state, restart.replaced), (1, running, 1));
     cluster.says_ready(4);
     let view = cluster.status();
     let restart = view.restart.unwrap();

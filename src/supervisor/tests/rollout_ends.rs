@@ -46,36 +46,50 @@ fn a_late_loop_does_not_let_a_dead_canary_pass() {
 fn a_replacement_that_is_not_ready_in_time_aborts() {
     let mut cluster = Cluster::ready(Policy { ready_timeout: ms(500), ..policy(1) });
     cluster.restart(0);
-    assert_eq!(cluster.pass(500), ["kill 2", "0 aborted: worker 2 was not ready within 500 ms"]);
-    cluster.exits(2);
+    assert_eq!(cluster.pass(500), ["kill 2"], "the verdict tells how it ended, so it comes after that");
+    assert_eq!(cluster.exits(2), ["0 aborted: worker 2 was not ready within 500 ms"]);
+    let failed = cluster.status().restart.unwrap().failed.unwrap();
+    assert_eq!((failed.cause, failed.status), (Cause::ReadyTimeout, Some(ExitStatus::Code(1))));
     assert_eq!(cluster.last_cause(0), Some(Cause::ReadyTimeout));
     assert_eq!((cluster.status().crashes, cluster.budget_left()), (0, 100));
 }
 
 #[test]
 fn a_replacement_that_cannot_be_spawned_aborts() {
-    for kind in [FailureKind::Passing, FailureKind::Lasting] {
-        let mut cluster = Cluster::of(1);
-        cluster.spawning = Spawning::Fails(kind);
-        let reason = "worker 2 could not be started: exec ./server: no such file";
-        assert_eq!(cluster.restart(0), ["0 accepted", "spawn 2 in 0 of 2", &format!("0 aborted: {reason}")]);
-        assert_eq!(cluster.rows(), ["0: 1 ready of 1"]);
-        assert_eq!((cluster.status().crashes, cluster.budget_left()), (0, 100));
-    }
+    let mut cluster = Cluster::of(1);
+    cluster.spawning = Spawning::Fails(FailureKind::Lasting);
+    let reason = "worker 2 could not be started: exec ./server: no such file";
+    assert_eq!(cluster.restart(0), ["0 accepted", "spawn 2 in 0 of 2", &format!("0 aborted: {reason}")]);
+    assert_eq!(cluster.rows(), ["0: 1 ready of 1"]);
+    let view = cluster.status();
+    assert_eq!((view.crashes, view.budget_left, view.planned), (0, 100, 0));
 }
 
 #[test]
-fn the_other_replacements_are_told_to_leave_and_get_their_time() {
-    let mut cluster = Cluster::ready(Policy { surge: 2, ready_timeout: ms(500), ..policy(3) });
+fn a_spawn_that_fails_in_passing_is_tried_again_and_is_no_failure_of_the_release() {
+    let mut cluster = Cluster::of(1);
+    cluster.spawning = Spawning::Fails(FailureKind::Passing);
+    assert_eq!(cluster.restart(0), ["0 accepted", "spawn 2 in 0 of 2"]);
+    assert_eq!(cluster.wait(), Some(100));
+    assert_eq!(cluster.pass(300), ["spawn 3 in 0 of 2", "spawn 4 in 0 of 2"], "after 100 and 100 ms");
+    cluster.spawning = Spawning::Works;
+    assert_eq!(cluster.pass(100), ["spawn 5 in 0 of 2"], "after 200 ms more");
+    cluster.says_ready(5);
+    assert_eq!(cluster.pass(1000), ["tell+signal 1", "release before 2", "0 completed"]);
+    let view = cluster.status();
+    assert_eq!((view.crashes, view.budget_left, view.planned), (0, 100, 1));
+}
+
+#[test]
+fn a_want_that_lasts_longer_than_a_replacement_may_take_aborts() {
+    let mut cluster = Cluster::ready(Policy { ready_timeout: ms(350), ..policy(1) });
+    cluster.spawning = Spawning::Fails(FailureKind::Passing);
     cluster.restart(0);
-    cluster.says_ready(4);
-    assert_eq!(cluster.pass(1000), ["tell+signal 1", "spawn 5 in 1 of 2", "spawn 6 in 2 of 2"]);
-    cluster.exits(1);
-    let orders = cluster.pass(500);
-    assert_eq!(orders, ["kill 5", "tell+signal 6", "0 aborted: worker 5 was not ready within 500 ms"]);
-    cluster.exits(5);
-    assert!(cluster.pass(9999).is_empty());
-    assert_eq!(cluster.pass(1), ["kill 6"]);
+    let aborted = "0 aborted: worker 5 could not be started: exec ./server: no such file";
+    let orders = cluster.pass(1000);
+    assert_eq!(orders, ["spawn 3 in 0 of 2", "spawn 4 in 0 of 2", "spawn 5 in 0 of 2", aborted]);
+    assert_eq!(cluster.rows(), ["0: 1 ready of 1"]);
+    assert_eq!(cluster.wait(), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::harness::{Cluster, Spawning, ms, policy};
 use crate::supervisor::{
-    Cause, Event, FailureKind, Notice, Policy, Readiness, RestartState, Scale, Severity,
+    Cause, Event, FailureKind, Notice, Policy, Readiness, RestartPhase, RestartState, Scale, Severity,
 };
 
 #[test]
@@ -97,7 +97,7 @@ fn a_replacement_in_a_slot_that_goes_is_no_failure_of_the_restart() {
     assert_eq!(cluster.scale_to(2), ["tell+signal 3", "tell 6"]);
     assert!(cluster.exits(6).is_empty(), "the old one is still there");
     assert_eq!(cluster.exits(3), ["close slot 2"]);
-    assert_eq!(cluster.status().restart.unwrap().state, RestartState::Running);
+    assert_eq!(cluster.status().restart.unwrap().state, RestartState::Running(RestartPhase::Rest));
     assert_eq!(cluster.says_ready(5), ["tell+signal 2", "release before 2", "0 completed"]);
 }
 
