@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::ListenAddress;
+pub(crate) use address::UNIX_PATH_BYTES;
 pub use api::Api;
 pub(crate) use api::ApiConfig;
 pub use builder::Builder;

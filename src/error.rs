@@ -63,6 +63,11 @@ impl Error {
         Error { kind: Kind::Worker, message: format!("the worker failed: {cause}"), source: Some(cause) }
     }
 
+    /// The system's own error behind this one.
+    pub(crate) fn io(&self) -> Option<&io::Error> {
+        self.source.as_ref()?.downcast_ref()
+    }
+
     /// A setting was refused.
     pub fn is_setting(&self) -> bool {
         self.kind == Kind::Setting

@@ -71,7 +71,7 @@
 //! - a listener kind: a variant of [`ListenAddress`] and its arm in `master/listener.rs`
 //! - a decision: an arm in `supervisor/`, an `Event` or `Action` if the driver must tell or do something new,
 //!   and an invariant in `supervisor/simulator`
-//! - a line of the channel: a variant in `message.rs`
+//! - a line of the channel: a variant in `message.rs`; one that Node speaks: in `node.rs`
 //! - a system call: `sys/`
 
 #[cfg(not(target_os = "linux"))]
@@ -89,6 +89,7 @@ pub mod logger;
 mod master;
 mod message;
 mod meter;
+mod node;
 mod peers;
 mod status;
 mod supervisor;

@@ -19,6 +19,12 @@ pub(crate) use self::user::Outgoing;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Garbage(String);
 
+impl Garbage {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Garbage(reason.into())
+    }
+}
+
 impl fmt::Display for Garbage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -64,7 +70,11 @@ pub(crate) struct LogLine {
 impl FromWorker {
     /// What the line says.
     pub(crate) fn parse(line: impl Into<Vec<u8>>) -> Result<Self, Garbage> {
-        let message = Message::parse(line.into())?;
+        FromWorker::of(Message::parse(line.into())?)
+    }
+
+    /// What a message says that was read before.
+    pub(crate) fn of(message: Message) -> Result<Self, Garbage> {
         let Some(cmd) = message.cmd().filter(|cmd| is_reserved(cmd)) else {
             return Ok(FromWorker::User(message));
         };

@@ -9,7 +9,7 @@ use super::given::{Refusal, quoted};
 use crate::error::{Error, Result};
 
 /// `sun_path` holds 108 bytes on Linux with its final NUL; this is what is left for the path.
-const UNIX_PATH_BYTES: usize = 107;
+pub(crate) const UNIX_PATH_BYTES: usize = 107;
 
 /// An address to listen on.
 ///

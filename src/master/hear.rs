@@ -7,7 +7,8 @@ use super::channel::Rest;
 use super::token::Source;
 use crate::dispatch::Mail;
 use crate::journal;
-use crate::message::{FromWorker, Line, Message};
+use crate::message::{FromWorker, Garbage, Line, Message};
+use crate::node::{self, Heard, Peer};
 use crate::supervisor::{Event, WorkerId};
 
 /// Turns of reading after a worker's end: its last words fit into one socket buffer, and a
@@ -108,11 +109,19 @@ impl Master {
     /// A line that the loop itself understands is acted upon; a message for a listener comes back.
     fn take_line(&mut self, worker: WorkerId, line: Line, refused: &mut Refused) -> Option<Mail> {
         let line = match line {
-            Line::Text(text) => FromWorker::parse(text).map_err(|garbage| garbage.to_string()),
+            Line::Text(text) => self.parse(worker, text).map_err(|garbage| garbage.to_string()),
             Line::Oversize => Err("a line of more than 4 MiB".into()),
         };
+        let line = match line {
+            Ok(Heard::Line(line)) => Ok(line),
+            Ok(Heard::Node(line)) => return self.take_node_line(worker, line),
+            Err(cause) => Err(cause),
+        };
         match line {
-            Ok(FromWorker::Hello) => self.events.push_back(Event::SaidHello { worker }),
+            Ok(FromWorker::Hello) => {
+                self.converse(worker, Peer::asks);
+                self.events.push_back(Event::SaidHello { worker });
+            }
             Ok(FromWorker::Ready) => self.events.push_back(Event::SaidReady { worker }),
             Ok(FromWorker::Failed { reason }) => self.events.push_back(Event::SaidFailed { worker, reason }),
             Ok(FromWorker::Listen { address }) => self.answer_listen(worker, address),
@@ -126,6 +135,14 @@ impl Master {
         None
     }
 
+    /// By whoever the worker is: Node has words of its own.
+    fn parse(&self, worker: WorkerId, text: Vec<u8>) -> Result<Heard, Garbage> {
+        match self.processes.get(&worker).and_then(|process| process.node.as_ref()) {
+            Some(_) => node::parse(text),
+            None => FromWorker::parse(text).map(Heard::Line),
+        }
+    }
+
     fn note_panic(&mut self, worker: WorkerId, text: &str) {
         journal::error!("worker {worker}: a message handler panicked: {}", text.escape_debug());
         if let Some(process) = self.processes.get_mut(&worker) {
@@ -137,6 +154,9 @@ impl Master {
     pub(super) fn take_message(&mut self, worker: WorkerId, message: Message) -> Option<Mail> {
         let process = self.processes.get_mut(&worker)?;
         process.messages_in += 1;
+        if process.node.is_some() && node::says_ready(&message) {
+            self.events.push_back(Event::SaidReady { worker });
+        }
         let from = process.outbox.worker();
         self.audience.has(message.cmd()).then_some(Mail { from, message })
     }

@@ -7,32 +7,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde_json::Value;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::on_demand::OnDemand;
 use super::patience::patiently;
 use super::reuseport::Group;
 use super::socketfile::{self, SocketFile};
 use crate::config::{ListenAddress, ListenerConfig};
 use crate::error::{Error, Kind, Result};
 use crate::journal;
-use crate::supervisor::Generation;
 use crate::sys::inherit;
-
-/// The accept queue of listeners that workers ask for; those of the settings choose their own.
-const ON_DEMAND_BACKLOG: u32 = 1024;
-/// More than any service asks for: a worker that asks without end must not use up the master's descriptors.
-const MOST_ON_DEMAND: usize = 64;
-
-/// Ports below this need a privilege.
-const FIRST_FREE_PORT: u16 = 1024;
 
 /// All listeners of the cluster.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    configured: Vec<Listener>,
+    pub(super) configured: Vec<Listener>,
     /// By the address that was asked for.
-    on_demand: BTreeMap<String, OnDemand>,
-    privilege: Privilege,
+    pub(super) on_demand: BTreeMap<String, OnDemand>,
+    pub(super) privilege: Privilege,
 }
 
 /// What workers may have bound for them.
@@ -47,29 +40,25 @@ pub(super) enum Privilege {
 }
 
 #[derive(Debug)]
-struct Listener {
-    name: String,
+pub(super) struct Listener {
+    pub(super) name: String,
     /// With the port that the system chose where the settings say 0.
-    address: ListenAddress,
-    sockets: Sockets,
+    pub(super) address: ListenAddress,
+    pub(super) sockets: Sockets,
+    /// What Node workers share about it: the first one's data are for all.
+    pub(super) node_data: Value,
     /// Removed from the file system when dropped.
-    _file: Option<SocketFile>,
+    pub(super) _file: Option<SocketFile>,
 }
 
 #[derive(Debug)]
-enum Sockets {
+pub(super) enum Sockets {
     /// One for all workers.
     Shared(Arc<OwnedFd>),
     /// One a slot (`reusePort`).
     PerSlot(Group),
     /// The master is shutting down; its copies are closed.
     Closed,
-}
-
-#[derive(Debug)]
-struct OnDemand {
-    listener: Listener,
-    asked_in: Generation,
 }
 
 impl Listeners {
@@ -116,67 +105,6 @@ impl Listeners {
         self.configured.iter().chain(on_demand).map(|listener| (listener.name.as_str(), &listener.address))
     }
 
-    /// A worker of `generation` in `slot` asks for a listener at an address. Costs no descriptor beside the
-    /// listener's own, however many answers wait for workers that do not read them.
-    pub(super) fn on_demand(
-        &mut self,
-        text: &str,
-        slot: usize,
-        generation: Generation,
-    ) -> Result<Arc<OwnedFd>> {
-        let address: ListenAddress = text.parse()?;
-        if let Some(listener) = self.configured.iter().find(|listener| listener.address == address) {
-            return listener.share_with(slot);
-        }
-        let name = address.to_string();
-        if let Some(entry) = self.on_demand.get_mut(&name) {
-            entry.asked_in = entry.asked_in.max(generation);
-            return entry.listener.share_with(slot);
-        }
-        self.permit(&address)?;
-        let config = ListenerConfig {
-            name: name.clone(),
-            address,
-            backlog: ON_DEMAND_BACKLOG,
-            reuse_port: false,
-            mode: None,
-        };
-        let listener = Listener::bind(&config, 1)
-            .map_err(|error| Error::start(format_args!("listener at {}", config.address), error))?;
-        let shared = listener.share_with(slot)?;
-        self.on_demand.insert(name, OnDemand { listener, asked_in: generation });
-        Ok(shared)
-    }
-
-    fn permit(&self, address: &ListenAddress) -> Result<()> {
-        let privileged = match address {
-            ListenAddress::Tcp(address) | ListenAddress::Udp(address) => {
-                address.port() != 0 && address.port() < FIRST_FREE_PORT
-            }
-            ListenAddress::Unix(_) => true,
-        };
-        if self.on_demand.len() >= MOST_ON_DEMAND {
-            let reason =
-                format!("{address}: {MOST_ON_DEMAND} listeners beside those of the settings are the most");
-            return Err(Error::new(Kind::Start, reason));
-        }
-        match self.privilege {
-            Privilege::Over => Err(shutting_down()),
-            Privilege::Less if privileged => Err(Error::new(
-                Kind::Start,
-                format!(
-                    "{address}: not in the settings, and the workers run as another user than the master"
-                ),
-            )),
-            Privilege::Less | Privilege::Same => Ok(()),
-        }
-    }
-
-    /// Drops what no worker of this or a later generation has asked for.
-    pub(super) fn release(&mut self, unused_since: Generation) {
-        self.on_demand.retain(|_, entry| entry.asked_in >= unused_since);
-    }
-
     /// Closes the master's copies: once the workers have closed theirs, newcomers are refused.
     pub(super) fn close(&mut self) {
         self.privilege = Privilege::Over;
@@ -206,7 +134,7 @@ impl Listener {
                 (Sockets::shared(socket), address, None)
             }
         };
-        Ok(Listener { name, address, sockets, _file: file })
+        Ok(Listener { name, address, sockets, node_data: Value::Null, _file: file })
     }
 
     fn socket(&self, slot: usize) -> Option<&Arc<OwnedFd>> {
@@ -217,18 +145,18 @@ impl Listener {
         }
     }
 
-    fn share_with(&self, slot: usize) -> Result<Arc<OwnedFd>> {
+    pub(super) fn share_with(&self, slot: usize) -> Result<Arc<OwnedFd>> {
         self.socket(slot).cloned().ok_or_else(shutting_down)
     }
 }
 
 impl Sockets {
-    fn shared(socket: Socket) -> Self {
+    pub(super) fn shared(socket: Socket) -> Self {
         Sockets::Shared(Arc::new(socket.into()))
     }
 }
 
-fn shutting_down() -> Error {
+pub(super) fn shutting_down() -> Error {
     Error::new(Kind::Ended, "the cluster is shutting down")
 }
 
@@ -245,15 +173,26 @@ pub(super) fn bind_ip(
     backlog: u32,
     sharing: Sharing,
 ) -> io::Result<Socket> {
+    bind_ip_with(kind, at, backlog, |socket| match sharing {
+        Sharing::Alone => Ok(()),
+        Sharing::ReusePort => socket.set_reuse_port(true),
+    })
+}
+
+/// The same with options of the caller's own, set before the bind.
+pub(super) fn bind_ip_with(
+    kind: &ListenAddress,
+    at: SocketAddr,
+    backlog: u32,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<Socket> {
     let is_udp = matches!(kind, ListenAddress::Udp(_));
     let (style, protocol) = if is_udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
     let socket = Socket::new(Domain::for_address(at), style, Some(protocol))?;
     if !is_udp {
         socket.set_reuse_address(true)?; // a restarted master must not wait for old connections to time out
     }
-    if sharing == Sharing::ReusePort {
-        socket.set_reuse_port(true)?;
-    }
+    prepare(&socket)?;
     socket.bind(&at.into())?;
     if !is_udp {
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -307,7 +246,13 @@ impl Handed {
         if let Err(error) = SockRef::from(&socket).set_nonblocking(false) {
             journal::warn!("listener {}: {error}", config.name);
         }
-        Some(Listener { name: config.name.clone(), address, sockets: Sockets::shared(socket), _file: None })
+        Some(Listener {
+            name: config.name.clone(),
+            address,
+            sockets: Sockets::shared(socket),
+            node_data: Value::Null,
+            _file: None,
+        })
     }
 
     fn warn_of_the_rest(self) {

@@ -7,7 +7,9 @@
 mod channel;
 mod hear;
 mod listener;
+mod node;
 mod notify;
+mod on_demand;
 pub(crate) mod outbox;
 pub(crate) mod patience;
 mod perform;

@@ -8,7 +8,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::journal;
-use crate::message::ToWorker;
 use crate::peers::WorkerInfo;
 use crate::sys::ancillary;
 
@@ -83,12 +82,12 @@ impl Outbox {
     }
 
     /// Sends a line of the master's own, with a descriptor where one belongs to it.
-    pub(super) fn say(&self, line: &ToWorker, fd: Option<Arc<OwnedFd>>) -> Result<(), Full> {
-        let (mut queue, bytes) = (self.lock(), line.encode());
-        if queue.bytes + bytes.len() > QUEUE + RESERVE {
+    pub(super) fn say(&self, line: &[u8], fd: Option<Arc<OwnedFd>>) -> Result<(), Full> {
+        let mut queue = self.lock();
+        if queue.bytes + line.len() > QUEUE + RESERVE {
             return Err(Full);
         }
-        self.send(&mut queue, &bytes, fd);
+        self.send(&mut queue, line, fd);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Master;
 use super::channel::Channel;
+use super::node::Dialect;
 use super::notify::NotifySocket;
 use super::outbox::Outbox;
 use super::process::Process;
@@ -12,6 +13,7 @@ use crate::config::ListenAddress;
 use crate::handle::Word;
 use crate::journal::{self, Place};
 use crate::message::ToWorker;
+use crate::node::{Farewell, Peer};
 use crate::peers::WorkerInfo;
 use crate::supervisor::{
     Action, Ending, Event, Generation, Notice, Notification, Reply, Severity, SpawnFailure, Ticket, WorkerId,
@@ -50,6 +52,7 @@ impl Master {
         generation: Generation,
     ) -> Result<(), SpawnFailure> {
         self.listeners.open_slot(slot).map_err(|error| passing("a socket for the slot", &error))?;
+        let dialect = Dialect::of(&self.config);
         let (channel, theirs) = Channel::pair().map_err(|error| passing("channel", &error))?;
         let notify = NotifySocket::bind(worker).map_err(|error| passing("notify socket", &error))?;
         let newcomer = Newcomer {
@@ -59,6 +62,7 @@ impl Master {
             notify: notify.address(),
             listeners: self.listeners.for_slot(slot).collect(),
             channel: std::os::fd::AsFd::as_fd(&theirs),
+            dialect,
         };
         let child = self.launcher.spawn(&mut self.spawner, &newcomer)?;
         let info = WorkerInfo::new(worker.0, slot, child.pid, generation.0);
@@ -66,6 +70,7 @@ impl Master {
             outbox: Arc::new(Outbox::new(info, channel.socket())),
             child,
             channel,
+            node: (dialect == Dialect::Node).then(Peer::new),
             notify,
             status_text: None,
             slot,
@@ -89,18 +94,22 @@ impl Master {
 
     fn disconnect(&mut self, worker: WorkerId, by: Notification) {
         self.peers.leave(worker.0);
-        let signals: &[i32] = match by {
-            Notification::Channel => &[libc::SIGCONT],
-            Notification::ChannelAndSignal | Notification::Signal => {
-                &[self.config.stop_signal, libc::SIGCONT]
-            }
+        let own = ToWorker::Disconnect.encode();
+        let (line, signals) = match (self.converse(worker, Peer::dismiss), by) {
+            (Some(Farewell::Line(line)), _) => (Some(line), Signals::Continue),
+            (Some(Farewell::Signal), _) | (None, Notification::Signal) => (None, Signals::Stop),
+            (Some(Farewell::Said), _) => (None, Signals::Continue),
+            (None, Notification::Channel) => (Some(own), Signals::Continue),
+            (None, Notification::ChannelAndSignal) => (Some(own), Signals::Stop),
         };
-        if by != Notification::Signal {
-            self.send(worker, &ToWorker::Disconnect, None);
+        if let Some(line) = line {
+            self.send_line(worker, &line, None);
         }
         let Some(process) = self.processes.get(&worker) else { return };
-        for signal in signals {
-            warn_unless_gone(worker, process.child.signal(*signal));
+        let stop = (signals == Signals::Stop).then_some(self.config.stop_signal);
+        // A stopped process reads no line and dies of no signal but SIGKILL.
+        for signal in stop.into_iter().chain([libc::SIGCONT]) {
+            warn_unless_gone(worker, process.child.signal(signal));
         }
     }
 
@@ -150,6 +159,14 @@ impl Master {
         }
         parts.concat()
     }
+}
+
+/// Which signals go with an order to disconnect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signals {
+    Continue,
+    /// `stopSignal` first.
+    Stop,
 }
 
 fn api_commands(api: &ListenAddress, header: &str) -> String {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::Master;
 use super::channel::Channel;
+use super::node::NodePeer;
 use super::notify::{NotifySocket, Said, Speaker, Turn};
+use super::on_demand::Asker;
 use super::outbox::{Full, Outbox};
 use super::token::Source;
 use crate::error::Cause;
@@ -22,6 +24,8 @@ pub(super) struct Process {
     pub(super) child: Child,
     pub(super) channel: Channel,
     pub(super) outbox: Arc<Outbox>,
+    /// What was said between the master and a Node worker.
+    pub(super) node: Option<NodePeer>,
     pub(super) notify: NotifySocket,
     /// What it does, in its own words (`STATUS=`).
     pub(super) status_text: Option<String>,
@@ -52,7 +56,8 @@ impl Master {
 
     pub(super) fn answer_listen(&mut self, worker: WorkerId, address: String) {
         let Some(process) = self.processes.get(&worker) else { return };
-        let bound = self.listeners.on_demand(&address, process.slot, process.generation);
+        let asker = Asker { slot: process.slot, generation: process.generation };
+        let bound = self.listeners.on_demand(&address, asker);
         let (outcome, fd) = match bound {
             Ok(fd) => (Ok(()), Some(fd)),
             Err(error) => {
@@ -65,6 +70,10 @@ impl Master {
 
     /// A line of the master's own.
     pub(super) fn send(&mut self, worker: WorkerId, line: &ToWorker, fd: Option<Arc<OwnedFd>>) {
+        self.send_line(worker, &line.encode(), fd);
+    }
+
+    pub(super) fn send_line(&mut self, worker: WorkerId, line: &[u8], fd: Option<Arc<OwnedFd>>) {
         let Some(process) = self.processes.get_mut(&worker) else { return };
         if process.outbox.say(line, fd) == Err(Full) {
             self.peers.count_dropped(1);

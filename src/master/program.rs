@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::sys::spawn::{Failure, Image, Step};
 
 /// Files that are not programs by themselves: `node` runs them.
-const SCRIPTS: [&str; 3] = ["js", "mjs", "cjs"];
+pub(super) const SCRIPTS: [&str; 3] = ["js", "mjs", "cjs"];
 
 /// The program and the working directory as the settings name them.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use super::node::Dialect;
 use super::program::{Pinned, Program};
 use crate::config::{Config, RESERVED_ENV};
 use crate::error::{Cause, Error, Kind, Result};
@@ -34,6 +35,7 @@ pub(super) struct Newcomer<'a> {
     pub(super) notify: String,
     pub(super) listeners: Vec<(&'a str, BorrowedFd<'a>)>,
     pub(super) channel: BorrowedFd<'a>,
+    pub(super) dialect: Dialect,
 }
 
 impl Launcher {
@@ -107,9 +109,17 @@ impl Launcher {
             ("PROTEUS_WORKER_ID", newcomer.worker.to_string()),
             ("PROTEUS_SLOT", newcomer.slot.to_string()),
             ("PROTEUS_GENERATION", newcomer.generation.to_string()),
-            ("PROTEUS_CHANNEL_FD", channel.to_string()),
             ("NOTIFY_SOCKET", newcomer.notify.clone()),
         ];
+        match newcomer.dialect {
+            Dialect::Own => own.push(("PROTEUS_CHANNEL_FD", channel.to_string())),
+            Dialect::Node => own.extend([
+                ("NODE_CHANNEL_FD", channel.to_string()),
+                ("NODE_CHANNEL_SERIALIZATION_MODE", "json".to_owned()),
+                // Makes it a worker of Node's own `cluster`, so that it asks the master for its listeners.
+                ("NODE_UNIQUE_ID", newcomer.worker.to_string()),
+            ]),
+        }
         if !newcomer.listeners.is_empty() {
             let names: Vec<&str> = newcomer.listeners.iter().map(|(name, _)| *name).collect();
             own.push(("LISTEN_FDS", newcomer.listeners.len().to_string()));

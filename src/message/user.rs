@@ -63,6 +63,12 @@ impl Message {
         read.map_err(|error| Error::new(Kind::Message, format!("the message does not fit: {error}")))
     }
 
+    /// Whether it is this text and nothing else, which takes no reading.
+    pub(crate) fn is_text(&self, text: &str) -> bool {
+        let line = self.line.trim_ascii();
+        line.len() == text.len() + 2 && line[1..=text.len()] == *text.as_bytes() && line[0] == b'"'
+    }
+
     /// What it takes of memory while it waits.
     pub(crate) fn size(&self) -> usize {
         size_of::<Self>() + self.line.capacity() + self.cmd.as_ref().map_or(0, |cmd| cmd.len())

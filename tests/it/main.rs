@@ -19,6 +19,7 @@ mod inject;
 mod log;
 mod machine;
 mod messages;
+mod node;
 mod notify;
 mod on_demand;
 mod orders;

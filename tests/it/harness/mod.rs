@@ -5,6 +5,7 @@ pub(crate) mod load;
 pub(crate) mod master;
 pub(crate) mod proc;
 pub(crate) mod sys;
+pub(crate) mod tools;
 pub(crate) mod watch;
 
 use std::io::Write;

@@ -1,0 +1,144 @@
+//! Node workers: what they say in Node's own words, answered.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Master;
+use super::on_demand::Asker;
+use super::program::SCRIPTS;
+use crate::config::Config;
+use crate::dispatch::Mail;
+use crate::error::Error;
+use crate::journal;
+use crate::node::{self, Attention, FromNode, Parcel, Peer, Query};
+use crate::supervisor::{Event, WorkerId};
+
+/// Whose words are spoken on a channel: the worker's program decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Own,
+    Node,
+}
+
+impl Dialect {
+    /// Node's for `node` and for the files that it runs.
+    pub(super) fn of(config: &Config) -> Self {
+        let Some(exec) = &config.exec else { return Dialect::Own };
+        let is_script = exec.extension().is_some_and(|found| SCRIPTS.iter().any(|script| *script == found));
+        if is_script || exec.file_name().is_some_and(|name| name == "node") {
+            Dialect::Node
+        } else {
+            Dialect::Own
+        }
+    }
+}
+
+/// The conversation with a Node worker.
+pub(super) type NodePeer = Peer<Arc<OwnedFd>>;
+
+impl Master {
+    /// A message that came with a handle comes back.
+    pub(super) fn take_node_line(&mut self, worker: WorkerId, line: FromNode) -> Option<Mail> {
+        match line {
+            FromNode::Query(query) => self.answer_query(worker, query),
+            FromNode::Closed { key } => drop(self.converse(worker, |peer| peer.closed(&key))),
+            FromNode::Arrived => {
+                let next = self.converse(worker, Peer::arrived).flatten();
+                self.deliver(worker, next);
+            }
+            FromNode::Lost => {
+                let again = self.converse(worker, Peer::lost).unwrap_or_default();
+                self.deliver(worker, again);
+            }
+            FromNode::Leaving { seq } => {
+                self.peers.leave(worker.0);
+                let allowed = self.converse(worker, |peer| peer.allow_leaving(seq));
+                self.deliver(worker, allowed.map(|line| (line, None)));
+                self.events.push_back(Event::SaidLeaving { worker });
+            }
+            FromNode::Gift(message) => {
+                journal::debug!("worker {worker} sent a handle with a message; it was closed");
+                self.deliver(worker, [(node::gift_arrived(), None)]);
+                return self.take_message(worker, message?);
+            }
+            FromNode::Internal => {}
+        }
+        None
+    }
+
+    /// Asking to listen is a promise: it will say `listening`, and it reads its channel.
+    fn answer_query(&mut self, worker: WorkerId, query: Query) {
+        let Some(process) = self.processes.get(&worker) else { return };
+        let asker = Asker { slot: process.slot, generation: process.generation };
+        if self.converse(worker, Peer::asks) != Some(Attention::Answer) {
+            return;
+        }
+        self.events.push_back(Event::SaidHello { worker });
+        let query = query.resolved(&worker_directory(&self.config));
+        let answer = match self.listeners.for_node(&query, asker) {
+            Ok(grant) => self.converse(worker, |peer| peer.grant(&query, grant)).flatten(),
+            Err(error) if error.is_ended() => None,
+            Err(error) => {
+                journal::warn!("worker {worker} asked to listen: {error}");
+                let errno = errno_of(&error);
+                self.converse(worker, |peer| (peer.refuse(&query, errno), None))
+            }
+        };
+        self.deliver(worker, answer);
+    }
+
+    pub(super) fn converse<T>(
+        &mut self,
+        worker: WorkerId,
+        speak: impl FnOnce(&mut NodePeer) -> T,
+    ) -> Option<T> {
+        self.processes.get_mut(&worker)?.node.as_mut().map(speak)
+    }
+
+    fn deliver(&mut self, worker: WorkerId, parcels: impl IntoIterator<Item = Parcel<Arc<OwnedFd>>>) {
+        for (line, handle) in parcels {
+            self.send_line(worker, &line, handle);
+        }
+    }
+}
+
+fn worker_directory(config: &Config) -> PathBuf {
+    let directory = config.cwd.clone().unwrap_or_default();
+    std::path::absolute(directory.join(".")).unwrap_or(directory)
+}
+
+/// What Node makes an error of its own from: `EADDRINUSE`, `EACCES`…
+fn errno_of(error: &Error) -> i32 {
+    let Some(cause) = error.io() else { return libc::EMFILE };
+    match (cause.raw_os_error(), cause.kind()) {
+        (Some(errno), _) => errno,
+        // A path where there is something else is taken too.
+        (None, io::ErrorKind::AddrInUse | io::ErrorKind::AlreadyExists) => libc::EADDRINUSE,
+        (None, io::ErrorKind::PermissionDenied) => libc::EACCES,
+        (None, _) => libc::EINVAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn errors_are_those_that_node_knows() {
+        let of = |error: io::Error| errno_of(&Error::start("listener", error));
+        let table = [
+            (of(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)), libc::EADDRNOTAVAIL),
+            (of(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there")), libc::EADDRINUSE),
+            (of(io::Error::new(io::ErrorKind::AlreadyExists, "a file")), libc::EADDRINUSE),
+            (of(io::Error::new(io::ErrorKind::PermissionDenied, "not in the settings")), libc::EACCES),
+            (of(io::ErrorKind::InvalidInput.into()), libc::EINVAL),
+            (errno_of(&Error::new(Kind::Start, "64 are the most")), libc::EMFILE),
+        ];
+        for (found, expected) in table {
+            assert_eq!(found, expected);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Listeners that workers ask for while they run: bound once, shared by all that ask for the same.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use serde_json::Value;
+use socket2::{SockRef, Socket};
+
+use super::listener::{Listener, Listeners, Privilege, Sockets, bind_ip_with, bound_address, shutting_down};
+use super::socketfile::{self, SocketFile};
+use crate::config::ListenAddress;
+use crate::error::{Error, Kind, Result};
+use crate::node::{Grant, HandleKind, Options, Query, Target};
+use crate::supervisor::Generation;
+
+/// The accept queue of listeners that workers ask for; those of the settings choose their own.
+const BACKLOG: u32 = 1024;
+/// More than any service asks for: a worker that asks without end must not use up the master's descriptors.
+const MOST: usize = 64;
+/// Ports below this need a privilege.
+const FIRST_FREE_PORT: u16 = 1024;
+/// Where the listeners of the settings begin among a worker's descriptors.
+const FIRST_DESCRIPTOR: usize = 3;
+
+/// A listener that is not in the settings.
+#[derive(Debug)]
+pub(super) struct OnDemand {
+    pub(super) listener: Listener,
+    asked_in: Generation,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    pub(super) slot: usize,
+    pub(super) generation: Generation,
+}
+
+impl Listeners {
+    /// A worker asks for a listener at an address. Costs no descriptor beside the listener's own, however many
+    /// answers wait for workers that do not read them.
+    pub(super) fn on_demand(&mut self, text: &str, asker: Asker) -> Result<Arc<OwnedFd>> {
+        let address: ListenAddress = text.parse()?;
+        self.obtain(&[address], 0, None, asker)?.share_with(asker.slot)
+    }
+
+    /// The same in Node's own words.
+    pub(super) fn for_node(&mut self, query: &Query, asker: Asker) -> Result<Grant<Arc<OwnedFd>>> {
+        let listener = match &query.target {
+            Err(errno) => Err(Error::start("listen", io::Error::from_raw_os_error(*errno))),
+            Ok(Target::Descriptor(number)) => self.inherited(*number),
+            Ok(Target::Addresses { candidates, index }) => {
+                self.obtain(candidates, *index, Some(query.options), asker)
+            }
+        }?;
+        let handle = listener.share_with(asker.slot)?;
+        // Node takes every handle for non-blocking. The flag is the socket's: all of its workers are Node's.
+        SockRef::from(&*handle)
+            .set_nonblocking(true)
+            .map_err(|error| Error::start(format_args!("listener {}", listener.name), error))?;
+        if listener.node_data.is_null() {
+            listener.node_data.clone_from(&query.data);
+        }
+        let kind = match listener.address {
+            ListenAddress::Tcp(_) | ListenAddress::Unix(_) => HandleKind::Stream,
+            ListenAddress::Udp(_) => HandleKind::Datagram,
+        };
+        Ok(Grant { handle, kind, name: listener.name.clone(), data: listener.node_data.clone() })
+    }
+
+    /// A listener of the settings, by the number that a worker knows it by.
+    fn inherited(&mut self, number: usize) -> Result<&mut Listener> {
+        let at = number.checked_sub(FIRST_DESCRIPTOR);
+        at.and_then(|at| self.configured.get_mut(at)).ok_or_else(|| {
+            let none = io::Error::from_raw_os_error(libc::EINVAL);
+            Error::start(format_args!("descriptor {number} is no listener of the settings"), none)
+        })
+    }
+
+    /// The listener at the first of these addresses that there is, or that can be bound.
+    fn obtain(
+        &mut self,
+        candidates: &[ListenAddress],
+        index: u64,
+        options: Option<Options>,
+        asker: Asker,
+    ) -> Result<&mut Listener> {
+        let configured = self.configured.iter().position(|listener| candidates.contains(&listener.address));
+        if let Some(at) = configured {
+            return Ok(&mut self.configured[at]);
+        }
+        let known = candidates.iter().map(|address| name_of(address, index));
+        let known = known.into_iter().find(|name| self.on_demand.contains_key(name));
+        let name = match known {
+            Some(name) => name,
+            None => self.add(candidates, index, options, asker.generation)?,
+        };
+        let entry = self.on_demand.get_mut(&name).ok_or_else(shutting_down)?;
+        entry.asked_in = entry.asked_in.max(asker.generation);
+        Ok(&mut entry.listener)
+    }
+
+    fn add(
+        &mut self,
+        candidates: &[ListenAddress],
+        index: u64,
+        options: Option<Options>,
+        generation: Generation,
+    ) -> Result<String> {
+        let mut refusal = None;
+        for address in candidates {
+            self.permit(address)?;
+            match bind(address, options) {
+                Ok((socket, file)) => {
+                    let (name, bound) = (name_of(address, index), bound_address(address, &socket));
+                    let listener = Listener {
+                        name: name.clone(),
+                        address: bound,
+                        sockets: Sockets::shared(socket),
+                        node_data: Value::Null,
+                        _file: file,
+                    };
+                    self.on_demand.insert(name.clone(), OnDemand { listener, asked_in: generation });
+                    return Ok(name);
+                }
+                Err(error) => {
+                    // In use is in use: the next address would only hide it.
+                    let is_final = error.kind() == io::ErrorKind::AddrInUse;
+                    refusal = Some(Error::start(format_args!("listener at {address}"), error));
+                    if is_final {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(refusal.unwrap_or_else(|| Error::new(Kind::Start, "no address to listen at")))
+    }
+
+    fn permit(&self, address: &ListenAddress) -> Result<()> {
+        let privileged = match address {
+            ListenAddress::Tcp(address) | ListenAddress::Udp(address) => {
+                address.port() != 0 && address.port() < FIRST_FREE_PORT
+            }
+            ListenAddress::Unix(_) => true,
+        };
+        if self.on_demand.len() >= MOST {
+            let reason = format!("{address}: {MOST} listeners beside those of the settings are the most");
+            return Err(Error::new(Kind::Start, reason));
+        }
+        match self.privilege {
+            Privilege::Over => Err(shutting_down()),
+            Privilege::Less if privileged => {
+                let reason = "not in the settings, and the workers run as another user than the master";
+                Err(Error::start(address, io::Error::new(io::ErrorKind::PermissionDenied, reason)))
+            }
+            Privilege::Less | Privilege::Same => Ok(()),
+        }
+    }
+
+    /// Drops what no worker of this or a later generation has asked for.
+    pub(super) fn release(&mut self, unused_since: Generation) {
+        self.on_demand.retain(|_, entry| entry.asked_in >= unused_since);
+    }
+}
+
+/// Without options, as a listener of the settings is bound.
+fn bind(address: &ListenAddress, options: Option<Options>) -> io::Result<(Socket, Option<SocketFile>)> {
+    let at = match address {
+        ListenAddress::Unix(path) => {
+            let (socket, file) = socketfile::bind(path, None, BACKLOG)?;
+            return Ok((socket, Some(file)));
+        }
+        ListenAddress::Tcp(at) | ListenAddress::Udp(at) => *at,
+    };
+    let socket = bind_ip_with(address, at, BACKLOG, |socket| {
+        let Some(Options { only_ipv6, reuse_address }) = options else { return Ok(()) };
+        if at.is_ipv6() {
+            socket.set_only_v6(only_ipv6)?;
+        }
+        if reuse_address { socket.set_reuse_address(true) } else { Ok(()) }
+    })?;
+    Ok((socket, None))
+}
+
+/// Port 0 is a new port for each time that a worker asks, and the same in each worker.
+fn name_of(address: &ListenAddress, index: u64) -> String {
+    match address {
+        ListenAddress::Tcp(at) | ListenAddress::Udp(at) if at.port() == 0 && index > 0 => {
+            format!("{address} ({})", index + 1)
+        }
+        ListenAddress::Tcp(_) | ListenAddress::Udp(_) | ListenAddress::Unix(_) => address.to_string(),
+    }
+}

@@ -1,0 +1,617 @@
+//! Node's cluster messages: what a Node worker says on its channel, and what it is told. Pure: bytes in,
+//! values out, and the state of one conversation.
+//!
+//! The wire is that of Node's own `cluster` module, whose workers run unmodified: lines of JSON, as on any
+//! channel, whose `cmd` begins with `NODE_` where Node itself speaks. All else is `process.send`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::config::{ListenAddress, UNIX_PATH_BYTES};
+use crate::message::{FromWorker, Garbage, Message};
+
+/// Flags of `queryServer`, as Node's libuv numbers them.
+const ONLY_IPV6: u64 = 1;
+const REUSE_ADDRESS: u64 = 4;
+
+/// A handle that got lost on its way (its receiver was out of descriptors) is sent again so many times.
+const TRIES: u32 = 3;
+
+/// A line from a Node worker.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Heard {
+    /// What any worker may say.
+    Line(FromWorker),
+    /// What Node says by itself: never shown to listeners.
+    Node(FromNode),
+}
+
+/// A line of Node's own from a worker. What is left out means nothing to a master.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum FromNode {
+    /// `listen()` or `bind()`: it wants a socket that it shares with its siblings.
+    Query(Query),
+    /// It has closed the listener of this key.
+    Closed {
+        key: String,
+    },
+    /// `worker.disconnect()` in the worker itself: its exit is planned. Wants an answer to `seq`.
+    Leaving {
+        seq: u64,
+    },
+    /// The handle that was sent has come.
+    Arrived,
+    /// It has not, and its line has.
+    Lost,
+    /// `process.send(message, handle)`: it sends no more until it is told that the handle came.
+    Gift(Option<Message>),
+    Internal,
+}
+
+/// A `queryServer`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Query {
+    pub(crate) seq: u64,
+    /// Names the listener between the worker and its master: the same in each worker that asks for the same.
+    pub(crate) key: String,
+    /// `Err` is the errno of an address that cannot be.
+    pub(crate) target: Result<Target, i32>,
+    pub(crate) options: Options,
+    /// What workers share about the listener, such as TLS session keys: the first one's counts.
+    pub(crate) data: Value,
+}
+
+/// Which socket a worker wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The first of these that can be had. With port 0, the `index`-th of this address in each worker.
+    Addresses { candidates: Vec<ListenAddress>, index: u64 },
+    /// A descriptor, by the worker's own number: one that it was started with.
+    Descriptor(usize),
+}
+
+/// How the socket is bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) only_ipv6: bool,
+    pub(crate) reuse_address: bool,
+}
+
+/// What kind of handle Node makes of a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HandleKind {
+    Stream,
+    Datagram,
+}
+
+/// What a line says.
+pub(crate) fn parse(line: impl Into<Vec<u8>>) -> Result<Heard, Garbage> {
+    let message = Message::parse(line.into())?;
+    if let Some(cmd) = message.cmd().filter(|cmd| cmd.starts_with("NODE_")) {
+        return internal(cmd, message.value());
+    }
+    Ok(Heard::Line(match FromWorker::of(message)? {
+        // Node would keep the descriptor of the answer for a handle that never comes.
+        FromWorker::Listen { .. } => FromWorker::Reserved("PROTEUS_LISTEN".into()),
+        other => other,
+    }))
+}
+
+fn internal(cmd: &str, value: &Value) -> Result<Heard, Garbage> {
+    let heard = match (cmd, value["act"].as_str()) {
+        ("NODE_CLUSTER", Some("queryServer")) => FromNode::Query(Query::parse(value)?),
+        ("NODE_CLUSTER", Some("listening")) => return Ok(Heard::Line(FromWorker::Ready)),
+        ("NODE_CLUSTER", Some("close")) => FromNode::Closed { key: text(&value["key"]) },
+        // Node 6 and older call it suicide.
+        ("NODE_CLUSTER", Some("exitedAfterDisconnect" | "suicide")) => {
+            FromNode::Leaving { seq: seq_of(value)? }
+        }
+        ("NODE_HANDLE_ACK", _) => FromNode::Arrived,
+        ("NODE_HANDLE_NACK", _) => FromNode::Lost,
+        ("NODE_HANDLE", _) => FromNode::Gift(user_message(&value["msg"])?),
+        (_, _) => FromNode::Internal,
+    };
+    Ok(Heard::Node(heard))
+}
+
+/// The message that a handle came with, unless it is one of Node's own.
+fn user_message(value: &Value) -> Result<Option<Message>, Garbage> {
+    let message = Message::parse(value.to_string().into_bytes())?;
+    let is_user = matches!(FromWorker::of(message.clone())?, FromWorker::User(_));
+    Ok(is_user.then_some(message))
+}
+
+/// The habit of workers under other masters: `process.send('ready')`.
+pub(crate) fn says_ready(message: &Message) -> bool {
+    message.is_text("ready")
+}
+
+fn seq_of(value: &Value) -> Result<u64, Garbage> {
+    value["seq"].as_u64().ok_or_else(|| Garbage::new("NODE_CLUSTER without the number \"seq\""))
+}
+
+/// As JavaScript writes it into a key.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+impl Query {
+    fn parse(value: &Value) -> Result<Self, Garbage> {
+        let part = |name: &str| text(&value[name]);
+        let parts = ["address", "port", "addressType", "fd", "index"].map(part);
+        let flags = value["flags"].as_u64().unwrap_or(0);
+        Ok(Query {
+            seq: seq_of(value)?,
+            key: parts.join(":"),
+            target: Target::parse(value),
+            options: Options { only_ipv6: flags & ONLY_IPV6 != 0, reuse_address: flags & REUSE_ADDRESS != 0 },
+            data: value["data"].clone(),
+        })
+    }
+}
+
+impl Target {
+    fn parse(value: &Value) -> Result<Self, i32> {
+        if let Some(fd) = value["fd"].as_u64() {
+            return usize::try_from(fd).map(Target::Descriptor).map_err(|_| libc::EINVAL);
+        }
+        let index = value["index"].as_u64().unwrap_or(0);
+        let address = value["address"].as_str().filter(|address| !address.is_empty());
+        let port = || value["port"].as_u64().unwrap_or(0).try_into().map_err(|_| libc::EINVAL);
+        let (kind, address_type) = kind_of(&value["addressType"]);
+        let candidates = match (address_type, address) {
+            (AddressType::Path, Some(path)) => vec![unix(path)?],
+            (AddressType::Path, None) => return Err(libc::EINVAL),
+            (AddressType::Ip, Some(text)) => vec![kind(ip(text, port()?).ok_or(libc::EINVAL)?)],
+            (AddressType::Ip, None) => anywhere(port()?).map(kind).into(),
+        };
+        Ok(Target::Addresses { candidates, index })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AddressType {
+    Ip,
+    Path,
+}
+
+/// 4 and 6 are TCP, -1 is a path, and UDP has names.
+fn kind_of(address_type: &Value) -> (fn(SocketAddr) -> ListenAddress, AddressType) {
+    match (address_type.as_str(), address_type.as_i64()) {
+        (Some("udp4" | "udp6"), _) => (ListenAddress::Udp, AddressType::Ip),
+        (_, Some(-1)) => (ListenAddress::Tcp, AddressType::Path),
+        _ => (ListenAddress::Tcp, AddressType::Ip),
+    }
+}
+
+/// No address means every interface: by IPv6, which takes IPv4 as well, or by IPv4 where there is no IPv6.
+fn anywhere(port: u16) -> [SocketAddr; 2] {
+    [SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)]
+}
+
+/// An address as Node has resolved it; `%` and a number may follow one of IPv6.
+fn ip(text: &str, port: u16) -> Option<SocketAddr> {
+    let Some((address, scope)) = text.split_once('%') else {
+        return Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, port));
+    };
+    Some(SocketAddrV6::new(address.parse().ok()?, port, 0, scope.parse().ok()?).into())
+}
+
+/// Older Node leaves the path as the program wrote it, relative to the worker's directory.
+fn unix(path: &str) -> Result<ListenAddress, i32> {
+    // A longer one could be bound in a roundabout way, and nobody could connect to it.
+    if path.contains('\0') || path.len() > UNIX_PATH_BYTES {
+        Err(libc::EINVAL)
+    } else {
+        Ok(ListenAddress::Unix(path.into()))
+    }
+}
+
+impl Query {
+    /// A relative path becomes absolute, from the worker's directory.
+    pub(crate) fn resolved(mut self, directory: &Path) -> Self {
+        if let Ok(Target::Addresses { candidates, .. }) = &mut self.target {
+            for candidate in candidates {
+                match candidate {
+                    ListenAddress::Unix(path) => *path = directory.join(&*path),
+                    ListenAddress::Tcp(_) | ListenAddress::Udp(_) => {}
+                }
+            }
+        }
+        self
+    }
+}
+
+/// A line for a worker, and the descriptor that travels with it.
+pub(crate) type Parcel<H> = (Vec<u8>, Option<H>);
+
+/// The master's side of the conversation with one worker. `H` is a descriptor, or stands for one.
+#[derive(Debug)]
+pub(crate) struct Peer<H> {
+    seq: u64,
+    state: State<H>,
+}
+
+#[derive(Debug)]
+enum State<H> {
+    /// It has not asked to listen.
+    Silent,
+    Serving {
+        /// The listeners it has open, by key; the names are the master's.
+        held: BTreeMap<String, String>,
+        /// The first is on its way; the next goes when that has come.
+        handles: VecDeque<Handle<H>>,
+    },
+    /// Told to disconnect, or going by itself: what it still asks for is not answered.
+    Leaving,
+}
+
+#[derive(Debug)]
+struct Handle<H> {
+    key: String,
+    line: Vec<u8>,
+    descriptor: H,
+    tries: u32,
+    /// The answer if it never comes.
+    failure: Vec<u8>,
+}
+
+/// Whether a query is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attention {
+    Answer,
+    /// It is leaving, and would have to close at once what it got: Node's own master is silent too.
+    Ignore,
+}
+
+/// How a worker is told to go.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    Line(Vec<u8>),
+    Signal,
+    /// It was told before.
+    Said,
+}
+
+/// A socket that answers a query.
+pub(crate) struct Grant<H> {
+    pub(crate) handle: H,
+    pub(crate) kind: HandleKind,
+    /// The master's name of the listener: a worker has each open once at most.
+    pub(crate) name: String,
+    pub(crate) data: Value,
+}
+
+impl<H: Clone> Peer<H> {
+    pub(crate) fn new() -> Self {
+        Peer { seq: 0, state: State::Silent }
+    }
+
+    /// It asks to listen, or says hello: from now on it is told to go in Node's own way. Answers whether it is
+    /// to have an answer.
+    pub(crate) fn asks(&mut self) -> Attention {
+        match self.state {
+            State::Silent => {
+                self.state = State::Serving { held: BTreeMap::new(), handles: VecDeque::new() };
+                Attention::Answer
+            }
+            State::Serving { .. } => Attention::Answer,
+            State::Leaving => Attention::Ignore,
+        }
+    }
+
+    /// How it is told to go: by Node's disconnect, after which it stops accepting, closes the channel and ends
+    /// once its work is done. A signal on top would lose the request in hand. One that never asked to listen
+    /// would have no reason to end, so there it is the signal alone.
+    pub(crate) fn dismiss(&mut self) -> Farewell {
+        match std::mem::replace(&mut self.state, State::Leaving) {
+            State::Silent => Farewell::Signal,
+            State::Serving { .. } => Farewell::Line(self.cluster(json!({ "act": "disconnect" }))),
+            State::Leaving => Farewell::Said,
+        }
+    }
+
+    /// It goes by itself, which it waits to be allowed.
+    pub(crate) fn allow_leaving(&mut self, seq: u64) -> Vec<u8> {
+        self.state = State::Leaving;
+        self.cluster(json!({ "ack": seq }))
+    }
+
+    /// The answer to a query that cannot be met: the worker sees the error of this (positive) errno.
+    pub(crate) fn refuse(&mut self, query: &Query, errno: i32) -> Vec<u8> {
+        self.cluster(reply(query, errno, &Value::Null))
+    }
+
+    /// Answers a query with a socket; `None` if another is still on its way, after which this one goes.
+    pub(crate) fn grant(&mut self, query: &Query, grant: Grant<H>) -> Option<Parcel<H>> {
+        let Grant { handle, kind, name, data } = grant;
+        let twice = |held: &BTreeMap<String, String>| held.values().any(|known| *known == name);
+        match &self.state {
+            State::Silent | State::Leaving => return None,
+            State::Serving { held, .. } if twice(held) => {
+                return Some((self.refuse(query, libc::EADDRINUSE), None));
+            }
+            State::Serving { .. } => {}
+        }
+        let kind = match kind {
+            HandleKind::Stream => "net.Native",
+            HandleKind::Datagram => "dgram.Native",
+        };
+        let answer = self.numbered(reply(query, 0, &data));
+        let line = line(&json!({ "cmd": "NODE_HANDLE", "type": kind, "msg": answer }));
+        let failure = self.refuse(query, libc::EMFILE);
+        let State::Serving { held, handles } = &mut self.state else { return None };
+        held.insert(query.key.clone(), name);
+        handles.push_back(Handle { key: query.key.clone(), line, descriptor: handle, tries: 0, failure });
+        if handles.len() == 1 { self.send_first() } else { None }
+    }
+
+    /// The handle has come: the next one, if any.
+    pub(crate) fn arrived(&mut self) -> Option<Parcel<H>> {
+        if let State::Serving { handles, .. } = &mut self.state {
+            handles.pop_front();
+        }
+        self.send_first()
+    }
+
+    /// The handle has not come: it goes again, or its query fails and the next goes.
+    pub(crate) fn lost(&mut self) -> Vec<Parcel<H>> {
+        let State::Serving { held, handles } = &mut self.state else { return Vec::new() };
+        let given_up = handles.front().is_some_and(|first| first.tries >= TRIES);
+        let failed = if given_up { handles.pop_front() } else { None };
+        let failed = failed.map(|handle| {
+            held.remove(&handle.key);
+            (handle.failure, None)
+        });
+        failed.into_iter().chain(self.send_first()).collect()
+    }
+
+    /// It has closed the listener of this key.
+    pub(crate) fn closed(&mut self, key: &str) {
+        if let State::Serving { held, .. } = &mut self.state {
+            held.remove(key);
+        }
+    }
+
+    fn send_first(&mut self) -> Option<Parcel<H>> {
+        let State::Serving { handles, .. } = &mut self.state else { return None };
+        let first = handles.front_mut()?;
+        first.tries += 1;
+        Some((first.line.clone(), Some(first.descriptor.clone())))
+    }
+
+    fn cluster(&mut self, message: Value) -> Vec<u8> {
+        line(&self.numbered(message))
+    }
+
+    fn numbered(&mut self, mut message: Value) -> Value {
+        message["cmd"] = json!("NODE_CLUSTER");
+        message["seq"] = json!(self.seq);
+        self.seq += 1;
+        message
+    }
+}
+
+/// To a worker that has sent a handle with a message: it may go on.
+pub(crate) fn gift_arrived() -> Vec<u8> {
+    line(&json!({ "cmd": "NODE_HANDLE_ACK" }))
+}
+
+fn reply(query: &Query, errno: i32, data: &Value) -> Value {
+    json!({ "errno": -errno, "key": query.key, "ack": query.seq, "data": data })
+}
+
+fn line(value: &Value) -> Vec<u8> {
+    format!("{value}\n").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(line: &str) -> FromNode {
+        match parse(line) {
+            Ok(Heard::Node(heard)) => heard,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn user(line: &str) -> Message {
+        Message::parse(line.into()).unwrap()
+    }
+
+    fn query(rest: &str) -> Query {
+        match node(&format!(r#"{{"cmd":"NODE_CLUSTER","act":"queryServer","seq":3,{rest}}}"#)) {
+            FromNode::Query(query) => query,
+            other => panic!("{rest}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_a_node_worker_may_say() {
+        let table = [
+            (r#"{"cmd":"NODE_CLUSTER","act":"online","seq":0}"#, Heard::Node(FromNode::Internal)),
+            (r#"{"cmd":"NODE_CLUSTER","act":"listening","port":80,"seq":2}"#, Heard::Line(FromWorker::Ready)),
+            (
+                r#"{"cmd":"NODE_CLUSTER","act":"close","key":"a:b","seq":3}"#,
+                Heard::Node(FromNode::Closed { key: "a:b".into() }),
+            ),
+            (
+                r#"{"cmd":"NODE_CLUSTER","act":"exitedAfterDisconnect","seq":4}"#,
+                Heard::Node(FromNode::Leaving { seq: 4 }),
+            ),
+            (r#"{"cmd":"NODE_CLUSTER","act":"suicide","seq":5}"#, Heard::Node(FromNode::Leaving { seq: 5 })),
+            (r#"{"cmd":"NODE_HANDLE_ACK"}"#, Heard::Node(FromNode::Arrived)),
+            (r#"{"cmd":"NODE_HANDLE_NACK"}"#, Heard::Node(FromNode::Lost)),
+            (
+                r#"{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"cmd":"x"}}"#,
+                Heard::Node(FromNode::Gift(Some(user(r#"{"cmd":"x"}"#)))),
+            ),
+            (r#"{"cmd":"NODE_SOMETHING"}"#, Heard::Node(FromNode::Internal)),
+            (r#"{"cmd":"PROTEUS_ALIVE"}"#, Heard::Line(FromWorker::Alive)),
+            (
+                r#"{"cmd":"PROTEUS_LISTEN","address":"a"}"#,
+                Heard::Line(FromWorker::Reserved("PROTEUS_LISTEN".into())),
+            ),
+            (
+                r#"{"cmd":"fromWorker","msg":1}"#,
+                Heard::Line(FromWorker::User(user(r#"{"cmd":"fromWorker","msg":1}"#))),
+            ),
+            (r#""NODE_CLUSTER""#, Heard::Line(FromWorker::User(user(r#""NODE_CLUSTER""#)))),
+        ];
+        for (line, expected) in table {
+            assert_eq!(parse(line), Ok(expected), "{line}");
+        }
+        for line in ["", "{", r#"{"cmd":"NODE_CLUSTER","act":"queryServer"}"#] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_gift_from_node_to_node_is_nobodys_message() {
+        let gift = node(r#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER"}}"#);
+        assert_eq!(gift, FromNode::Gift(None));
+    }
+
+    #[test]
+    fn only_the_bare_word_says_ready() {
+        for (line, says) in [
+            (r#""ready""#, true),
+            (" \"ready\"\r", true),
+            (r#""Ready""#, false),
+            ("[\"ready\"]", false),
+            ("0", false),
+        ] {
+            assert_eq!(says_ready(&user(line)), says, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_form_of_address() {
+        let at = |index, texts: &[&str]| {
+            let candidates = texts.iter().map(|text| text.parse().unwrap()).collect();
+            Ok(Target::Addresses { candidates, index })
+        };
+        let scoped: SocketAddr = "[fe80::1%2]:80".parse().unwrap();
+        let table = [
+            (
+                r#""index":0,"address":null,"port":8080,"addressType":4,"backlog":0"#,
+                at(0, &["[::]:8080", "0.0.0.0:8080"]),
+            ),
+            (r#""index":2,"address":"127.0.0.1","port":0,"addressType":4"#, at(2, &["127.0.0.1:0"])),
+            (r#""index":0,"address":"::1","port":80,"addressType":6"#, at(0, &["[::1]:80"])),
+            (
+                r#""index":0,"address":"fe80::1%2","port":80,"addressType":6"#,
+                Ok(Target::Addresses { candidates: vec![ListenAddress::Tcp(scoped)], index: 0 }),
+            ),
+            (
+                r#""index":0,"address":"0.0.0.0","port":53,"addressType":"udp4","fd":-1,"flags":4"#,
+                at(0, &["udp:0.0.0.0:53"]),
+            ),
+            (r#""index":0,"address":"::","port":53,"addressType":"udp6""#, at(0, &["udp:[::]:53"])),
+            (r#""index":0,"address":"/run/a.sock","port":-1,"addressType":-1"#, at(0, &["unix:/run/a.sock"])),
+            (r#""index":0,"address":"a.sock","port":-1,"addressType":-1"#, at(0, &["unix:a.sock"])),
+            (r#""index":0,"address":null,"port":null,"addressType":null,"fd":3"#, Ok(Target::Descriptor(3))),
+            (r#""index":0,"address":null,"port":-1,"addressType":-1"#, Err(libc::EINVAL)),
+            (r#""index":0,"address":"localhost","port":1,"addressType":4"#, Err(libc::EINVAL)),
+            (r#""index":0,"address":"127.0.0.1","port":70000,"addressType":4"#, Err(libc::EINVAL)),
+        ];
+        for (rest, target) in table {
+            assert_eq!(query(rest).target, target, "{rest}");
+        }
+    }
+
+    #[test]
+    fn keys_and_options_are_those_of_node() {
+        let asked = query(
+            r#""index":1,"data":{"ticketKeys":"00"},"address":"::","port":80,"addressType":6,"flags":1"#,
+        );
+        assert_eq!(asked.key, ":::80:6:null:1");
+        assert_eq!(asked.options, Options { only_ipv6: true, reuse_address: false });
+        assert_eq!(asked.data, json!({ "ticketKeys": "00" }));
+        let relative = query(r#""index":0,"address":"a.sock","port":-1,"addressType":-1"#);
+        let Ok(Target::Addresses { candidates, .. }) = relative.resolved(Path::new("/srv")).target else {
+            panic!("a path");
+        };
+        assert_eq!(candidates, [ListenAddress::Unix("/srv/a.sock".into())]);
+    }
+
+    fn asking() -> Peer<&'static str> {
+        let mut peer = Peer::new();
+        assert_eq!(peer.asks(), Attention::Answer);
+        peer
+    }
+
+    fn grant(handle: &'static str) -> Grant<&'static str> {
+        Grant { handle, kind: HandleKind::Stream, name: handle.to_owned(), data: Value::Null }
+    }
+
+    fn value((line, _): &Parcel<&'static str>) -> Value {
+        assert_eq!(line.last(), Some(&b'\n'));
+        serde_json::from_slice(line).unwrap()
+    }
+
+    #[test]
+    fn handles_go_one_at_a_time() {
+        let mut peer = asking();
+        let (a, b) =
+            (query(r#""index":0,"port":1,"addressType":4"#), query(r#""index":0,"port":2,"addressType":4"#));
+        let first = peer.grant(&a, grant("a")).expect("at once");
+        let expected = json!({ "cmd": "NODE_HANDLE", "type": "net.Native", "msg":
+            { "cmd": "NODE_CLUSTER", "errno": 0, "key": a.key, "ack": 3, "data": null, "seq": 0 } });
+        assert_eq!((value(&first), first.1), (expected, Some("a")));
+        let udp = Grant { kind: HandleKind::Datagram, data: json!(7), ..grant("b") };
+        assert!(peer.grant(&b, udp).is_none(), "the first is still on its way");
+        let second = peer.arrived().expect("now");
+        assert_eq!((value(&second)["type"].clone(), second.1), (json!("dgram.Native"), Some("b")));
+        assert_eq!(value(&second)["msg"]["data"], 7);
+        assert!(peer.arrived().is_none() && peer.arrived().is_none());
+    }
+
+    #[test]
+    fn a_lost_handle_goes_again_and_at_last_fails() {
+        let mut peer = asking();
+        let asked = query(r#""index":0,"port":1,"addressType":4"#);
+        peer.grant(&asked, grant("a")).expect("sent");
+        for _ in 1..TRIES {
+            assert_eq!(peer.lost().iter().map(|parcel| parcel.1).collect::<Vec<_>>(), [Some("a")]);
+        }
+        let failed = peer.lost();
+        assert_eq!((failed.len(), failed[0].1), (1, None));
+        assert_eq!(value(&failed[0])["errno"], -libc::EMFILE);
+        assert!(peer.lost().is_empty());
+    }
+
+    #[test]
+    fn one_listener_is_open_once_in_a_worker() {
+        let mut peer = asking();
+        let first = query(r#""index":0,"port":1,"addressType":4"#);
+        let again = query(r#""index":1,"port":1,"addressType":4"#);
+        peer.grant(&first, grant("a")).expect("sent");
+        peer.arrived();
+        let refused = peer.grant(&again, grant("a")).expect("an answer");
+        assert_eq!((value(&refused)["errno"].clone(), refused.1), (json!(-libc::EADDRINUSE), None));
+        peer.closed(&first.key);
+        assert_eq!(peer.grant(&again, grant("a")).expect("an answer").1, Some("a"));
+    }
+
+    #[test]
+    fn who_leaves_is_told_once_and_answered_no_more() {
+        let mut peer = asking();
+        let asked = query(r#""index":0,"port":1,"addressType":4"#);
+        let Farewell::Line(line) = peer.dismiss() else { panic!("a line") };
+        let told: Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(told, json!({ "cmd": "NODE_CLUSTER", "act": "disconnect", "seq": 0 }));
+        assert_eq!((peer.asks(), peer.dismiss()), (Attention::Ignore, Farewell::Said));
+        assert!(peer.grant(&asked, grant("a")).is_none());
+        let mut silent: Peer<&str> = Peer::new();
+        assert_eq!((silent.dismiss(), silent.dismiss()), (Farewell::Signal, Farewell::Said));
+        let mut peer = asking();
+        let allowed: Value = serde_json::from_slice(&peer.allow_leaving(9)).unwrap();
+        assert_eq!(allowed, json!({ "cmd": "NODE_CLUSTER", "ack": 9, "seq": 0 }));
+        assert_eq!((peer.asks(), peer.dismiss()), (Attention::Ignore, Farewell::Said));
+    }
+}
