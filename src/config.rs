@@ -63,6 +63,8 @@ pub struct Config {
     pub(crate) output: Output,
     pub(crate) handle_signals: bool,
     pub(crate) stop_signal: i32,
+    /// None does not watch.
+    pub(crate) watchdog: Option<Duration>,
 }
 
 /// Delays between quick failures: `initial`, doubled up to `max`.
@@ -154,6 +156,7 @@ impl Config {
             output: Output::Inherit,
             handle_signals: true,
             stop_signal: libc::SIGTERM,
+            watchdog: None,
         }
     }
 }

@@ -92,7 +92,7 @@ pub struct WorkerStatus {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ExitRecord {
-    /// `stopped`, `boot-failed`, `quick`, `crashed`, `ready-timeout`, `killed-at-timeout` or `spawn-failed`.
+    /// `stopped`, `boot-failed`, `quick`, `crashed`, `ready-timeout`, `hung`, `killed-at-timeout` or `spawn-failed`.
     pub cause: &'static str,
     /// The exit status, if it exited.
     pub code: Option<i32>,

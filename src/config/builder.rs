@@ -222,6 +222,16 @@ impl Builder {
         self.give("canary", &Given::Time(time))
     }
 
+    /// How long a ready worker may be silent before it counts as hung. By default workers are not watched.
+    ///
+    /// A worker says that it is alive by [`Worker::alive`](crate::Worker::alive) or by `sd_notify` (`WATCHDOG=1`),
+    /// best twice as often as this. Say it from the loop that serves: a thread of its own would go on saying so
+    /// when nobody serves any more. A hung worker gets SIGABRT, so that a stack or a core is had, SIGKILL 5 s
+    /// later, and counts as a crash.
+    pub fn watchdog(self, time: Duration) -> Self {
+        self.give("watchdog", &Given::Time(time))
+    }
+
     /// Where the workers' stdout and stderr go. By default [`Output::Inherit`].
     pub fn output(mut self, output: Output) -> Self {
         self.config.output = output;

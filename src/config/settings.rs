@@ -53,8 +53,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Settings whose feature is still to come: refused rather than ignored.
-pub const LATER: &[&str] =
-    &["watchdog", "maxLifetime", "maxMemory", "logFile", "logFormat", "api.workerTimeout"];
+pub const LATER: &[&str] = &["maxLifetime", "maxMemory", "logFile", "logFormat", "api.workerTimeout"];
 
 /// Every setting, in the order of the help text.
 pub static SETTINGS: &[Setting] = &[
@@ -225,6 +224,13 @@ pub static SETTINGS: &[Setting] = &[
         default: "1000",
         meaning: "how long the first replacement of a restart must stay up before the rest follow",
         take: |builder, given| given.time().map(|time| builder.config.canary = time),
+    },
+    Setting {
+        key: "watchdog",
+        flag: Some(flag("watchdog", "TIME")),
+        default: "off",
+        meaning: "a ready worker that does not say for so long that it is alive is hung: SIGABRT, SIGKILL 5 s later, replaced",
+        take: |builder, given| given.time_above_zero().map(|time| builder.config.watchdog = Some(time)),
     },
     Setting {
         key: "output",

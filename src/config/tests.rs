@@ -26,7 +26,7 @@ fn defaults_are_those_of_the_table() {
     for setting in SETTINGS {
         let Some(flag) = setting.flag else { continue };
         if matches!(setting.key, "cwd" | "user" | "group" | "api.listen")
-            || matches!(setting.default, "none" | "available CPUs")
+            || matches!(setting.default, "none" | "off" | "available CPUs")
         {
             continue;
         }
@@ -80,7 +80,7 @@ fn every_other_setting_from_json() {
     let config = Config::from_json(
         r#"{"worker": 1, "stableAfter": 1, "minReady": 0, "env": {"A": "1", "B": ""}, "cwd": "d", "user": "u",
             "group": "g", "ready": "notify", "readyTimeout": 2, "minUptime": 0, "surge": 2, "canary": 0,
-            "backoff": {"initial": 5, "max": 5}, "output": "inherit", "stopSignal": "quit", "maxForkCount": 0,
+            "backoff": {"initial": 5, "max": 5}, "output": "inherit", "stopSignal": "quit", "watchdog": 7, "maxForkCount": 0,
             "listen": ["127.0.0.1:1", {"address": "unix:/s", "name": "admin", "mode": "0660", "backlog": 9},
                        {"address": "udp:127.0.0.1:1", "reusePort": true}]}"#,
     )
@@ -94,6 +94,7 @@ fn every_other_setting_from_json() {
     assert_eq!((config.ready_timeout, config.min_uptime, config.canary), (ms(2), ms(0), ms(0)));
     assert_eq!((config.backoff.initial, config.backoff.max, config.surge), (ms(5), ms(5), 2));
     assert_eq!((config.stop_signal, config.output), (libc::SIGQUIT, Output::Inherit));
+    assert_eq!(config.watchdog, Some(ms(7)));
     let listeners: Vec<_> = config
         .listeners
         .iter()
@@ -125,7 +126,7 @@ fn unknown_and_later_keys_are_refused() {
             r#"{"listen": {"address": "unix:/s", "backLog": 4}}"#,
             "setting `listen`: unknown key `backLog` (4): did you mean `backlog`?",
         ),
-        (r#"{"watchdog": 1}"#, "`watchdog` is not available yet"),
+        (r#"{"watchdog": 0}"#, "setting `watchdog`: must be more than 0"),
         (r#"{"maxLifetime": 1}"#, "`maxLifetime` is not available yet"),
         (r#"{"maxMemory": 1}"#, "`maxMemory` is not available yet"),
         (r#"{"logFile": "x"}"#, "`logFile` is not available yet"),
@@ -293,6 +294,7 @@ fn the_builder_sets_every_field() {
         .output(Output::Inherit)
         .handle_signals(false)
         .stop_signal("INT")
+        .watchdog(ms(10))
         .build()
         .unwrap();
     assert_eq!((config.workers, config.max_fork_count, config.min_ready, config.surge), (2, 2, 2, 8));
@@ -309,6 +311,7 @@ fn the_builder_sets_every_field() {
     assert_eq!((config.canary, config.handle_signals, config.stop_signal), (ms(9), false, libc::SIGINT));
     assert_eq!((config.user.as_deref(), config.group.as_deref()), (Some("u"), Some("g")));
     assert_eq!((config.ready, config.listeners[1].mode), (Ready::Alive, Some(0o600)));
+    assert_eq!(config.watchdog, Some(ms(10)));
 }
 
 #[test]

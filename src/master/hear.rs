@@ -83,6 +83,7 @@ impl Master {
     /// Acts on every whole line that has come, in order.
     fn take_lines(&mut self, worker: WorkerId, crowded: Crowded) -> Left {
         let Some(process) = self.processes.get_mut(&worker) else { return Left::Nothing };
+        let before = process.channel.is_paused();
         let (first, mut lines) = (process.channel.resume(), process.channel.take_lines());
         let (mut mail, mut refused) = (Vec::new(), Refused::default());
         let mut held = first.and_then(|first| self.offer(first, crowded, &mut mail, &mut refused));
@@ -94,7 +95,13 @@ impl Master {
         }
         self.dispatch.push(mail);
         self.report_refused(worker, refused);
-        self.pause_with(worker, held, lines)
+        let left = self.pause_with(worker, held, lines);
+        match (before, left) {
+            (false, Left::Paused) => self.events.push_back(Event::ChannelPaused { worker }),
+            (true, Left::Nothing) => self.events.push_back(Event::ChannelResumed { worker }),
+            (false, Left::Nothing) | (true, Left::Paused) => {}
+        }
+        left
     }
 
     fn pause_with(&mut self, worker: WorkerId, held: Option<Mail>, lines: VecDeque<Line>) -> Left {
@@ -123,11 +130,12 @@ impl Master {
                 self.events.push_back(Event::SaidHello { worker });
             }
             Ok(FromWorker::Ready) => self.events.push_back(Event::SaidReady { worker }),
+            Ok(FromWorker::Alive) => self.events.push_back(Event::SaidAlive { worker }),
             Ok(FromWorker::Failed { reason }) => self.events.push_back(Event::SaidFailed { worker, reason }),
             Ok(FromWorker::Listen { address }) => self.answer_listen(worker, address),
             Ok(FromWorker::Panicked { text }) => self.note_panic(worker, &text),
             Ok(FromWorker::User(message)) => return self.take_message(worker, message),
-            Ok(FromWorker::Alive | FromWorker::Log(_) | FromWorker::RestartMe | FromWorker::Reserved(_)) => {
+            Ok(FromWorker::Log(_) | FromWorker::RestartMe | FromWorker::Reserved(_)) => {
                 journal::debug!("worker {worker}: a reserved line that this version has no use for");
             }
             Err(cause) => refused.add(cause),

@@ -72,6 +72,8 @@ pub(crate) struct Master {
     waiting: BTreeMap<Ticket, Sender<Word>>,
     next_ticket: u64,
     role: Role,
+    /// When the last look at the sources began: what had happened by then has been told.
+    gathered: Moment,
     /// How performing an action went: told before anything else.
     outcomes: VecDeque<Event>,
     /// Facts from outside that the core has not heard yet.
@@ -123,6 +125,7 @@ impl Master {
                 return Ok(ending);
             }
             self.wait(&mut ready)?;
+            self.gathered = self.now();
             self.gather(&ready);
         }
     }
@@ -135,7 +138,7 @@ impl Master {
     fn decide(&mut self) -> Option<Ending> {
         loop {
             let now = self.now();
-            let due = self.supervisor.next_deadline().is_some_and(|due| due <= now);
+            let due = self.supervisor.next_deadline().is_some_and(|due| due <= self.gathered);
             let told = self.outcomes.pop_front().or_else(|| self.events.pop_front());
             let event = told.or(due.then_some(Event::TimePassed))?;
             for action in self.supervisor.handle(now, event) {

@@ -30,6 +30,8 @@ pub(super) struct NotifySocket {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Said {
     Ready,
+    /// Its serving loop still turns.
+    Alive,
     /// It stops by its own wish, or because it was told to.
     Stopping,
     /// What it does, in its own words.
@@ -111,6 +113,7 @@ impl Said {
         let value = &line[equals + 1..];
         match &line[..equals] {
             b"READY" => (value == b"1").then_some(Said::Ready),
+            b"WATCHDOG" => (value == b"1").then_some(Said::Alive),
             b"STOPPING" => (value == b"1").then_some(Said::Stopping),
             b"STATUS" => Some(Said::Status(String::from_utf8_lossy(value).into_owned())),
             b"EXTEND_TIMEOUT_USEC" => {
@@ -138,7 +141,8 @@ mod tests {
     fn what_a_message_says() {
         let time = |micros| Said::NeedsTime(Duration::from_micros(micros));
         let status = |text: &str| Said::Status(text.into());
-        let table: [(&[u8], &[Said]); 11] = [
+        let table: [(&[u8], &[Said]); 12] = [
+            (b"WATCHDOG=1\nREADY=1\nWATCHDOG=trigger", &[Said::Ready, Said::Alive]),
             (b"READY=1", &[Said::Ready]),
             (b"STATUS=half way\nREADY=1\n", &[Said::Ready, status("half way")]),
             (b"EXTEND_TIMEOUT_USEC=5000000\nSTOPPING=1", &[Said::Stopping, time(5_000_000)]),

@@ -25,6 +25,7 @@ impl Master {
         match action {
             Action::Spawn { worker, slot, generation } => self.spawn(worker, slot, generation),
             Action::Disconnect { worker, by } => self.disconnect(worker, by),
+            Action::Abort { worker } => self.abort(worker),
             Action::Kill { worker } => self.kill(worker),
             Action::CloseListeners => self.listeners.close(),
             Action::ReleaseListeners { unused_since } => self.listeners.release(unused_since),
@@ -109,6 +110,14 @@ impl Master {
         let stop = (signals == Signals::Stop).then_some(self.config.stop_signal);
         // A stopped process reads no line and dies of no signal but SIGKILL.
         for signal in stop.into_iter().chain([libc::SIGCONT]) {
+            warn_unless_gone(worker, process.child.signal(signal));
+        }
+    }
+
+    /// A stopped process is continued, or the signal would wait with it.
+    fn abort(&self, worker: WorkerId) {
+        let Some(process) = self.processes.get(&worker) else { return };
+        for signal in [libc::SIGABRT, libc::SIGCONT] {
             warn_unless_gone(worker, process.child.signal(signal));
         }
     }

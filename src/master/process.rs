@@ -98,6 +98,7 @@ impl Master {
     fn take_notification(&mut self, worker: WorkerId, said: Said) {
         match said {
             Said::Ready => self.events.push_back(Event::SaidReady { worker }),
+            Said::Alive => self.events.push_back(Event::SaidAlive { worker }),
             Said::Stopping => self.events.push_back(Event::SaidLeaving { worker }),
             Said::NeedsTime(span) => self.events.push_back(Event::NeedsTime { worker, span }),
             Said::Status(text) => {

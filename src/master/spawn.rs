@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use super::node::Dialect;
 use super::program::{Pinned, Program};
@@ -14,7 +15,7 @@ use crate::config::{Config, RESERVED_ENV};
 use crate::error::{Cause, Error, Kind, Result};
 use crate::supervisor::{FailureKind, Generation, SpawnFailure, WorkerId};
 use crate::sys::process::{self, Child};
-use crate::sys::spawn::{Credentials, Failure, ListenPid, Plan, Spawner, Step};
+use crate::sys::spawn::{Credentials, Failure, Plan, Spawner, Step};
 use crate::sys::user;
 
 /// Everything about workers that does not change from one to the next.
@@ -24,6 +25,7 @@ pub(super) struct Launcher {
     pinned: BTreeMap<Generation, Pinned>,
     env: BTreeMap<OsString, OsString>,
     credentials: Option<Credentials>,
+    watchdog: Option<Duration>,
     null: File,
 }
 
@@ -48,7 +50,8 @@ impl Launcher {
         let mut env: BTreeMap<OsString, OsString> =
             env::vars_os().chain(config.env.iter().cloned()).collect();
         env.retain(|key, _| !RESERVED_ENV.iter().any(|reserved| *reserved == key));
-        let mut launcher = Launcher { program, pinned: BTreeMap::new(), env, credentials, null };
+        let watchdog = config.watchdog;
+        let mut launcher = Launcher { program, pinned: BTreeMap::new(), env, credentials, watchdog, null };
         launcher.pin(Generation::FIRST).map_err(|failure| Error::new(Kind::Start, failure.reason))?;
         Ok(launcher)
     }
@@ -89,18 +92,24 @@ impl Launcher {
         let pinned = &self.pinned[&newcomer.generation];
         let mut fds: Vec<BorrowedFd<'_>> = newcomer.listeners.iter().map(|(_, socket)| *socket).collect();
         fds.push(newcomer.channel);
-        let listen_pid = if newcomer.listeners.is_empty() { ListenPid::Omit } else { ListenPid::Set };
         let plan = Plan {
             image: pinned.image(),
             args: self.program.argv(pinned),
             env: self.environment(newcomer),
-            listen_pid,
+            own_pid: self.own_pid(newcomer),
             cwd: pinned.cwd(),
             credentials: self.credentials.as_ref(),
             stdin: self.null.as_fd(),
             fds,
         };
         spawner.spawn(&plan).map_err(|failure| self.failure(failure))
+    }
+
+    /// As systemd does it: descriptors and watchdog are meant for this process, not for its children.
+    fn own_pid(&self, newcomer: &Newcomer<'_>) -> Vec<&'static str> {
+        let listens = (!newcomer.listeners.is_empty()).then_some("LISTEN_PID");
+        let watched = self.watchdog.map(|_| "WATCHDOG_PID");
+        listens.into_iter().chain(watched).collect()
     }
 
     fn environment(&self, newcomer: &Newcomer<'_>) -> Vec<Vec<u8>> {
@@ -119,6 +128,9 @@ impl Launcher {
                 // Makes it a worker of Node's own `cluster`, so that it asks the master for its listeners.
                 ("NODE_UNIQUE_ID", newcomer.worker.to_string()),
             ]),
+        }
+        if let Some(watchdog) = self.watchdog {
+            own.push(("WATCHDOG_USEC", watchdog.as_micros().to_string()));
         }
         if !newcomer.listeners.is_empty() {
             let names: Vec<&str> = newcomer.listeners.iter().map(|(name, _)| *name).collect();

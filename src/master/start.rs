@@ -149,6 +149,7 @@ impl Foundation {
             waiting: BTreeMap::new(),
             next_ticket: 1,
             role: self.role,
+            gathered: Moment::default(),
             outcomes: VecDeque::new(),
             events: VecDeque::new(),
             unfinished: Vec::new(),
@@ -189,5 +190,6 @@ fn policy(config: &Config) -> Policy {
         surge: config.surge,
         canary: config.canary,
         disconnect_timeout: config.disconnect_timeout,
+        watchdog: config.watchdog,
     }
 }

@@ -12,6 +12,8 @@ pub(crate) enum Action {
     Spawn { worker: WorkerId, slot: usize, generation: Generation },
     /// Ask the worker to stop accepting, finish its work and exit.
     Disconnect { worker: WorkerId, by: Notification },
+    /// SIGABRT to the worker, so that a stack or a core is had of it.
+    Abort { worker: WorkerId },
     /// SIGKILL to the worker and its whole process group.
     Kill { worker: WorkerId },
     /// Close the master's copies of the listening sockets, so that newcomers are refused.

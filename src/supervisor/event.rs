@@ -22,6 +22,12 @@ pub(crate) enum Event {
     SaidLeaving { worker: WorkerId },
     /// The worker, which starts or stops, needs this much time from now.
     NeedsTime { worker: WorkerId, span: Duration },
+    /// The worker said that its serving loop still turns.
+    SaidAlive { worker: WorkerId },
+    /// The master reads the worker's channel no longer, for want of room: whatever it says there must wait.
+    ChannelPaused { worker: WorkerId },
+    /// It reads that again.
+    ChannelResumed { worker: WorkerId },
     /// The worker said why it is about to end.
     SaidFailed { worker: WorkerId, reason: String },
     /// The worker was reaped. The one fact that declares a worker dead. `stderr` holds its last lines

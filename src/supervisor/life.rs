@@ -59,7 +59,9 @@ impl Supervisor {
         let due = match worker.state {
             State::Starting => worker.started + ready_timeout,
             State::Disconnecting { due, signal_at: _ } => due,
-            State::Ready { .. } | State::Killed { .. } | State::Unkillable { .. } => return,
+            State::Ready { .. } | State::Hung { .. } | State::Killed { .. } | State::Unkillable { .. } => {
+                return;
+            }
         };
         let asked = asked.min(due + MOST_PATIENCE);
         worker.asked_until = Some(worker.asked_until.map_or(asked, |before| before.max(asked)));
@@ -84,6 +86,7 @@ impl Supervisor {
         let Some((slot, place)) = self.find(id) else { return };
         let Some(worker) = self.worker_mut(id).filter(|worker| worker.is_starting()) else { return };
         worker.state = State::Ready { since: now };
+        worker.hear(now);
         let after = now - worker.started;
         self.report(Notice::WorkerReady { worker: id, slot, after });
         if self.canary_due().is_some() && place == Place::Successor {
@@ -127,6 +130,7 @@ impl Supervisor {
                 self.report(Notice::DisconnectTimedOut { worker: id, slot, limit });
                 self.kill(id, Kill::DisconnectTimeout);
             }
+            State::Hung { .. } => self.kill(id, Kill::Hung),
             State::Killed { why, .. } => self.outlived_kill(slot, place, id, why),
             State::Ready { .. } | State::Unkillable { .. } => {}
         }
@@ -179,7 +183,10 @@ impl Supervisor {
                 worker.asked_until = None;
                 self.act(Action::Disconnect { worker: worker.id, by });
             }
-            State::Disconnecting { .. } | State::Killed { .. } | State::Unkillable { .. } => {}
+            State::Hung { .. }
+            | State::Disconnecting { .. }
+            | State::Killed { .. }
+            | State::Unkillable { .. } => {}
         }
         self.slots[slot].leaving.push(worker);
     }

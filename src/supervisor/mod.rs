@@ -22,6 +22,7 @@ mod shutdown;
 mod slot;
 mod succession;
 mod view;
+mod watchdog;
 
 #[cfg(test)]
 mod simulator;
@@ -40,6 +41,9 @@ pub(crate) use slot::{Cause, LastExit, Notification};
 pub(crate) use view::{
     MasterState, Readiness, RestartPhase, RestartState, RestartView, View, WorkerState, WorkerView,
 };
+
+#[cfg(test)]
+use watchdog::CORE_GRACE;
 
 use budget::Budget;
 use restart::{Remembered, Rolling};
@@ -68,6 +72,8 @@ pub(crate) struct Policy {
     pub(crate) surge: usize,
     pub(crate) canary: Duration,
     pub(crate) disconnect_timeout: Duration,
+    /// How long a ready worker may say nothing; `None` does not watch.
+    pub(crate) watchdog: Option<Duration>,
 }
 
 /// The whole state of a cluster.
@@ -164,18 +170,29 @@ impl Supervisor {
             Event::SaidReady { worker } => self.said_ready(worker),
             Event::SaidLeaving { worker } => self.said_leaving(worker),
             Event::NeedsTime { worker, span } => self.needs_time(worker, span),
+            Event::SaidAlive { worker } => self.said_alive(worker),
+            Event::ChannelPaused { worker } => self.channel_paused(worker),
+            Event::ChannelResumed { worker } => self.channel_resumed(worker),
             Event::SaidFailed { worker, reason } => self.said_failed(worker, reason),
             Event::Exited { worker, status, stderr } => self.exited(worker, status, stderr),
             Event::Ordered { order: Order::Restart, ticket } => self.order_restart(ticket),
             Event::Ordered { order: Order::Shutdown(origin), ticket } => self.order_shutdown(origin, ticket),
             Event::Ordered { order: Order::ForceShutdown, ticket } => self.order_force(ticket),
             Event::Ordered { order: Order::Scale(scale), ticket } => self.order_scale(scale, ticket),
-            Event::TimePassed => self.end_trial(),
+            Event::TimePassed => {
+                self.end_trial();
+                self.find_hung();
+            }
         }
     }
 
     /// The moment at which `Event::TimePassed` is due, if time alone can change anything.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {
+        self.change_due().into_iter().chain(self.silence_due()).min()
+    }
+
+    /// The same if every worker goes on saying that it is alive.
+    fn change_due(&self) -> Option<Moment> {
         if self.stage == Stage::Ended {
             return None;
         }

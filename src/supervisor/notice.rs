@@ -49,6 +49,12 @@ pub(crate) enum Notice {
         slot: usize,
         limit: Duration,
     },
+    Hung {
+        worker: WorkerId,
+        slot: usize,
+        limit: Duration,
+        grace: Duration,
+    },
     DisconnectTimedOut {
         worker: WorkerId,
         slot: usize,
@@ -158,6 +164,7 @@ impl Notice {
             Notice::Crashed { .. }
             | Notice::SpawnFailed { .. }
             | Notice::ReadyTimedOut { .. }
+            | Notice::Hung { .. }
             | Notice::DisconnectTimedOut { .. }
             | Notice::OrderRefused { .. }
             | Notice::Scaled { short_of: Some(_), .. }
@@ -243,6 +250,12 @@ impl fmt::Display for Notice {
                     limit.as_millis()
                 )
             }
+            Notice::Hung { worker, slot, limit, grace } => write!(
+                f,
+                "worker {worker} (slot {slot}) has said nothing for {} ms and counts as hung; SIGABRT now, SIGKILL in {} ms",
+                limit.as_millis(),
+                grace.as_millis()
+            ),
             Notice::DisconnectTimedOut { worker, slot, limit } => write!(
                 f,
                 "worker {worker} (slot {slot}) has not left within {} ms; killing its process group",

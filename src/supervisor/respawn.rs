@@ -19,7 +19,8 @@ impl Supervisor {
         cause: Cause,
         status: ExitStatus,
     ) -> Option<Worker> {
-        if cause == Cause::Crashed {
+        let lived = self.slots[slot].occupant().map_or(Duration::ZERO, |worker| self.now - worker.started);
+        if cause == Cause::Crashed || cause == Cause::Hung && lived >= self.policy.min_uptime {
             self.slots[slot].failures.reset();
         }
         let after = self.backoff(slot);

@@ -262,8 +262,10 @@ fn is_on(slot: &Slot, generation: Generation) -> bool {
 fn ready_since(worker: &Worker) -> Option<Moment> {
     match worker.state {
         State::Ready { since } => Some(since),
-        State::Starting | State::Disconnecting { .. } | State::Killed { .. } | State::Unkillable { .. } => {
-            None
-        }
+        State::Starting
+        | State::Hung { .. }
+        | State::Disconnecting { .. }
+        | State::Killed { .. }
+        | State::Unkillable { .. } => None,
     }
 }

@@ -68,6 +68,7 @@ impl Supervisor {
                 self.dismiss(slot, worker);
             }
         }
+        self.hurry_hung();
         if ending == Ending::Graceful {
             let workers = self.slots.iter().map(|slot| slot.leaving.len()).sum();
             self.report(Notice::ShutdownBegan { workers, limit: self.policy.disconnect_timeout });
@@ -81,8 +82,10 @@ impl Supervisor {
             *ending = Ending::Forced;
         }
         let workers = self.slots.iter().flat_map(|slot| &slot.leaving);
-        let left: Vec<WorkerId> =
-            workers.filter(|w| matches!(w.state, State::Disconnecting { .. })).map(|w| w.id).collect();
+        let left: Vec<WorkerId> = workers
+            .filter(|w| matches!(w.state, State::Disconnecting { .. } | State::Hung { .. }))
+            .map(|w| w.id)
+            .collect();
         self.report(Notice::ForceBegan { workers: left.len() });
         for id in left {
             self.kill(id, Kill::Forced);

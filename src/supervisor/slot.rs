@@ -21,6 +21,7 @@ pub(super) struct Worker {
     pub(super) generation: Generation,
     pub(super) started: Moment,
     pub(super) voice: Voice,
+    pub(super) pulse: Pulse,
     pub(super) state: State,
     /// Until when it has asked to be waited for, while it starts or stops.
     pub(super) asked_until: Option<Moment>,
@@ -39,6 +40,10 @@ pub(super) enum State {
     Starting,
     Ready {
         since: Moment,
+    },
+    /// It said nothing for too long. SIGABRT is on its way; killed at `kill_at`.
+    Hung {
+        kill_at: Moment,
     },
     /// Told to leave; killed at `due`. `stopSignal` follows the line on its channel at `signal_at`, where that
     /// is still to come.
@@ -63,6 +68,16 @@ pub(super) enum Kill {
     ReadyTimeout,
     DisconnectTimeout,
     Forced,
+    Hung,
+}
+
+/// The watchdog's view of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pulse {
+    /// When it last said that it is alive; the first time, when it became ready.
+    Heard(Moment),
+    /// Its channel is paused: what it says there must wait, and it cannot be called silent.
+    Paused,
 }
 
 /// How a worker is told to disconnect.
@@ -99,6 +114,7 @@ impl Worker {
             generation,
             started: now,
             voice: Voice::Silent,
+            pulse: Pulse::Heard(now),
             state: State::Starting,
             asked_until: None,
         }
@@ -136,7 +152,7 @@ impl Worker {
                 let due = self.at_least(*due);
                 Some(signal_at.map_or(due, |at| at.min(due)))
             }
-            State::Killed { due, .. } => Some(*due),
+            State::Killed { due, .. } | State::Hung { kill_at: due } => Some(*due),
             State::Ready { .. } | State::Unkillable { .. } => None,
         }
     }
@@ -162,11 +178,13 @@ impl Worker {
             State::Starting => Cause::BootFailed,
             State::Ready { .. } if now - self.started < min_uptime => Cause::Quick,
             State::Ready { .. } => Cause::Crashed,
+            State::Hung { .. } => Cause::Hung,
             State::Disconnecting { .. } => Cause::Stopped,
             State::Killed { why, .. } | State::Unkillable { why } => match why {
                 Kill::ReadyTimeout => Cause::ReadyTimeout,
                 Kill::DisconnectTimeout => Cause::KilledAtTimeout,
                 Kill::Forced => Cause::Stopped,
+                Kill::Hung => Cause::Hung,
             },
         }
     }
@@ -180,6 +198,7 @@ pub(crate) enum Cause {
     Quick,
     Crashed,
     ReadyTimeout,
+    Hung,
     KilledAtTimeout,
     SpawnFailed,
 }
@@ -193,6 +212,7 @@ impl Cause {
             Cause::Quick => "quick",
             Cause::Crashed => "crashed",
             Cause::ReadyTimeout => "ready-timeout",
+            Cause::Hung => "hung",
             Cause::KilledAtTimeout => "killed-at-timeout",
             Cause::SpawnFailed => "spawn-failed",
         }
@@ -207,6 +227,7 @@ impl fmt::Display for Cause {
             Cause::Quick => "died soon after its start",
             Cause::Crashed => "crashed",
             Cause::ReadyTimeout => "was not ready in time",
+            Cause::Hung => "was hung",
             Cause::KilledAtTimeout => "was killed at the time-out",
             Cause::SpawnFailed => "could not be started",
         })

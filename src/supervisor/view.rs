@@ -145,8 +145,9 @@ fn shown(worker: &Worker) -> WorkerState {
     match worker.state {
         State::Starting => WorkerState::Starting,
         State::Ready { .. } => WorkerState::Ready,
-        State::Disconnecting { .. } | State::Killed { .. } | State::Unkillable { .. } => {
-            WorkerState::Disconnecting
-        }
+        State::Hung { .. }
+        | State::Disconnecting { .. }
+        | State::Killed { .. }
+        | State::Unkillable { .. } => WorkerState::Disconnecting,
     }
 }

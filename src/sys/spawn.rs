@@ -24,8 +24,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) args: Vec<&'a OsStr>,
     /// `KEY=value`, and nothing but these.
     pub(crate) env: Vec<Vec<u8>>,
-    /// Add `LISTEN_PID` with the pid of the new process.
-    pub(crate) listen_pid: ListenPid,
+    /// Variables to add whose value is the pid of the new process, which only that knows before its exec.
+    pub(crate) own_pid: Vec<&'static str>,
     /// An open directory.
     pub(crate) cwd: Option<BorrowedFd<'a>>,
     pub(crate) credentials: Option<&'a Credentials>,
@@ -39,13 +39,6 @@ pub(crate) enum Image<'a> {
     Path(&'a OsStr),
     /// The file itself, wherever it lies by now, if anywhere. Not a script: its interpreter reads it by a path.
     Open(BorrowedFd<'a>),
-}
-
-/// Whether the process is told its own pid as `LISTEN_PID`: only the child knows it before the exec.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ListenPid {
-    Omit,
-    Set,
 }
 
 /// Who the process runs as.
@@ -96,7 +89,6 @@ impl fmt::Display for Step {
 const NOWHERE: RawFd = -1;
 /// What the child's few calls need, many times over; one page more guards it.
 const STACK: usize = 64 * 1024;
-const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 /// Bytes of the kernel's own signal set: one bit for each of 64 signals.
 const KERNEL_SET: usize = 8;
 /// Room for the largest pid and the closing NUL.
@@ -169,12 +161,13 @@ struct Prepared {
     path: CString,
     args: Vec<CString>,
     env: Vec<CString>,
-    listen_pid: Option<Vec<u8>>,
+    /// `NAME=` and room for a pid.
+    own_pid: Vec<Vec<u8>>,
 }
 
 impl Prepared {
     fn new(plan: &Plan<'_>) -> Result<Self, std::ffi::NulError> {
-        let listen_pid = || [LISTEN_PID, &[0; PID_DIGITS]].concat();
+        let with_room = |name: &&str| [name.as_bytes(), b"=", &[0; PID_DIGITS]].concat();
         let path = match plan.image {
             Image::Path(path) => path.as_bytes(),
             Image::Open(_) => b"",
@@ -183,7 +176,7 @@ impl Prepared {
             path: CString::new(path)?,
             args: plan.args.iter().map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>()?,
             env: plan.env.iter().map(|pair| CString::new(pair.as_slice())).collect::<Result<_, _>>()?,
-            listen_pid: (plan.listen_pid == ListenPid::Set).then(listen_pid),
+            own_pid: plan.own_pid.iter().map(with_room).collect(),
         })
     }
 }
@@ -197,7 +190,8 @@ struct Room {
     image: RawFd,
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
-    listen_pid: *mut u8,
+    /// Where each of the variables that hold the pid has room for it.
+    own_pid: Vec<*mut u8>,
     /// The directory to enter, or `NOWHERE`.
     cwd: RawFd,
     credentials: Option<(Option<uid_t>, Option<gid_t>, *const gid_t, usize)>,
@@ -211,12 +205,15 @@ impl Room {
     fn new(plan: &Plan<'_>, prepared: &mut Prepared) -> Self {
         let pointers =
             |strings: &[CString]| -> Vec<*const c_char> { strings.iter().map(|s| s.as_ptr()).collect() };
-        let listen_pid = prepared.listen_pid.as_mut().map_or(ptr::null_mut(), Vec::as_mut_ptr);
         let mut argv = pointers(&prepared.args);
         argv.push(ptr::null());
         let mut envp = pointers(&prepared.env);
-        if !listen_pid.is_null() {
-            envp.push(listen_pid.cast_const().cast());
+        let mut own_pid = Vec::with_capacity(prepared.own_pid.len());
+        for variable in &mut prepared.own_pid {
+            let digits = variable.len() - PID_DIGITS;
+            let start = variable.as_mut_ptr();
+            envp.push(start.cast_const().cast());
+            own_pid.push(start.wrapping_add(digits));
         }
         envp.push(ptr::null());
         Room {
@@ -228,7 +225,7 @@ impl Room {
             },
             argv,
             envp,
-            listen_pid,
+            own_pid,
             cwd: plan.cwd.map_or(NOWHERE, |cwd| cwd.as_raw_fd()),
             credentials: plan.credentials.map(|c| (c.uid, c.gid, c.groups.as_ptr(), c.groups.len())),
             stdin: plan.stdin.as_raw_fd(),
@@ -287,7 +284,9 @@ unsafe fn become_worker(room: &mut Room) -> Result<(), Step> {
             ok(libc::fchdir(room.cwd), Step::Directory)?;
         }
         place_descriptors(room)?;
-        write_pid(room.listen_pid);
+        for &room_for_it in &room.own_pid {
+            write_pid(room_for_it);
+        }
     }
     Ok(())
 }
@@ -391,12 +390,9 @@ unsafe fn close_from(first: c_int, spared: RawFd) {
     }
 }
 
-/// Our pid in decimal into the buffer behind `LISTEN_PID=`, which has room for it and a NUL.
+/// Our pid in decimal into the buffer, which has room for it and a NUL.
 unsafe fn write_pid(buffer: *mut u8) {
-    if buffer.is_null() {
-        return;
-    }
-    // SAFETY: the buffer is LISTEN_PID's length plus PID_DIGITS long; a pid has at most ten digits.
+    // SAFETY: the buffer is PID_DIGITS long; a pid has at most ten digits.
     unsafe {
         let mut pid = libc::getpid().cast_unsigned();
         let mut digits = [0u8; PID_DIGITS];
@@ -407,7 +403,7 @@ unsafe fn write_pid(buffer: *mut u8) {
             count += 1;
         }
         for at in 0..count {
-            *buffer.add(LISTEN_PID.len() + at) = digits[count - 1 - at];
+            *buffer.add(at) = digits[count - 1 - at];
         }
     }
 }

@@ -5,6 +5,7 @@ mod disconnect;
 mod handlers;
 mod incoming;
 mod listeners;
+mod pulse;
 mod relay;
 mod serve;
 mod waiters;
@@ -24,6 +25,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -31,6 +33,7 @@ use self::channel::{Channel, Heard, Stream};
 use self::disconnect::Disconnect;
 use self::handlers::Handlers;
 use self::listeners::{Listeners, SocketKind};
+use self::pulse::Pulse;
 use self::relay::{Next, Part, Relay};
 use crate::error::{Error, Kind, Result};
 use crate::message::{FromWorker, Message, Outgoing};
@@ -73,6 +76,7 @@ struct Shared {
     listeners: Listeners,
     disconnect: Disconnect,
     said_ready: AtomicBool,
+    pulse: Pulse,
     work: Work,
 }
 
@@ -139,6 +143,7 @@ impl Worker {
             listeners,
             disconnect: Disconnect::new()?,
             said_ready: AtomicBool::new(false),
+            pulse: Pulse::from_env(),
             work: Work::default(),
         });
         if let Err(error) = shared.channel.send(&FromWorker::Hello) {
@@ -267,8 +272,15 @@ impl Worker {
     }
 
     /// Tells the master that this worker is not hung: to be called more often than the setting `watchdog`, where
-    /// that is set. Without a master there is nobody to tell, and nothing happens.
+    /// that is set; best twice as often or more. It costs next to nothing: only a few calls in that time are
+    /// sent. Without a master there is nobody to tell, and nothing happens.
+    ///
+    /// Call it from the loop that serves. A thread or a timer of its own would go on saying so when nobody serves
+    /// any more, and the hung worker would stay.
     pub fn alive(&self) {
+        if !self.0.pulse.is_due(Instant::now()) {
+            return;
+        }
         if let Err(error) = self.tell(&FromWorker::Alive) {
             log::debug!("alive: {error}");
         }

@@ -167,9 +167,9 @@ fn a_name_is_resolved_and_a_refusal_passed_on() {
         assert!(address.parse::<SocketAddr>().unwrap().ip().is_loopback());
         let answer = ToWorker::Listening { address, outcome: Err("address in use".into()) };
         master.say(&answer);
-        let deadline = std::time::Instant::now() + SOON;
+        let deadline = Instant::now() + SOON;
         while !asking.is_finished() && !readable_soon(&master) {
-            assert!(std::time::Instant::now() < deadline);
+            assert!(Instant::now() < deadline);
         }
         if asking.is_finished() {
             break;

@@ -36,3 +36,4 @@ mod slots;
 mod sockets;
 mod verdicts;
 mod walk;
+mod watchdog;

@@ -47,6 +47,7 @@ fn play() {
         "drains" => load::drains(),
         "gated" => load::gated(argument),
         "deaf" => load::deaf(),
+        "beats" => manners::beats(argument),
         "brief" => load::brief(argument),
         "mute" => load::mute(),
         "exits" => argument.parse().expect("a status"),

@@ -10,8 +10,8 @@ use super::promise;
 use super::story::Scene;
 use crate::supervisor::notice::Rollback;
 use crate::supervisor::{
-    Action, Ending, Generation, HELLO_GRACE, KILL_GRACE, Notice, Notification, Order, Reply, Ticket, Verdict,
-    WorkerId,
+    Action, CORE_GRACE, Ending, Generation, HELLO_GRACE, KILL_GRACE, Notice, Notification, Order, Reply,
+    Ticket, Verdict, WorkerId,
 };
 
 impl Books {
@@ -21,6 +21,7 @@ impl Books {
         match action {
             Action::Spawn { worker, slot, generation } => self.spawn(*worker, *slot, *generation),
             Action::Disconnect { worker, by } => self.disconnect(*worker, *by),
+            Action::Abort { worker } => self.abort(*worker),
             Action::Kill { worker } => self.kill(*worker),
             Action::CloseListeners => self.close_listeners(),
             Action::ReleaseListeners { unused_since } => {
@@ -76,6 +77,7 @@ impl Books {
             generation,
             spawned,
             said_hello: false,
+            paused: false,
             signal_at: None,
             asked_until: None,
             post,
@@ -171,6 +173,22 @@ impl Books {
         Ok(())
     }
 
+    /// A ready worker that was silent for too long, and only such a one.
+    fn abort(&mut self, id: WorkerId) -> Check {
+        let now = self.now;
+        let Some(entry) = self.entry(id) else { return Err(format!("worker {id} is aborted, but gone")) };
+        let due = self.silent_until(entry);
+        promise!(due.is_some_and(|due| due <= now), "worker {id} is aborted, but silence is due {due:?}");
+        self.story.tell(Scene::Hung);
+        let Some(entry) = self.entry_mut(id) else { return Ok(()) };
+        entry.life = Life::Hung { kill_at: now + CORE_GRACE };
+        if entry.post == Post::Trial {
+            entry.post = Post::Leaving;
+            self.trial_lost(Scene::HungReplacement);
+        }
+        Ok(())
+    }
+
     /// Killed once, while it lives, and not before its time.
     fn kill(&mut self, id: WorkerId) -> Check {
         let (now, forced) = (self.now, self.turn.asked == Asked::Force);
@@ -185,7 +203,10 @@ impl Books {
                 self.story.tell(Scene::KilledAtTheDisconnectTimeout);
             }
             Life::Told { .. } => promise!(forced, "worker {id} is killed before disconnectTimeout"),
-            Life::Serving { .. } | Life::Killed { .. } | Life::GivenUpOn => {
+            Life::Hung { kill_at } if now >= kill_at || forced => {
+                self.story.tell(Scene::KilledAfterAbort);
+            }
+            Life::Hung { .. } | Life::Serving { .. } | Life::Killed { .. } | Life::GivenUpOn => {
                 return Err(format!("worker {id} is killed in state {:?}", entry.life));
             }
         }
@@ -214,8 +235,12 @@ impl Books {
             Some(Way::Forward) => self.story.tell(Scene::ShutdownDuringARestart),
             Some(Way::Back) => self.story.tell(Scene::ShutdownDuringARollback),
         }
+        let due = self.now + self.policy.disconnect_timeout;
         for entry in &mut self.living {
             entry.post = Post::Leaving;
+            if let Life::Hung { kill_at } = &mut entry.life {
+                *kill_at = due.min(*kill_at);
+            }
         }
         self.course = Course::ShuttingDown { since: self.now, delay: std::time::Duration::ZERO };
         Ok(())
@@ -337,6 +362,7 @@ impl Books {
             | Notice::SpawnFailed { .. }
             | Notice::Stopped { .. }
             | Notice::ReadyTimedOut { .. }
+            | Notice::Hung { .. }
             | Notice::DisconnectTimedOut { .. }
             | Notice::CanaryReady { .. }
             | Notice::Rollback(Rollback::LosesWorker { .. } | Rollback::Falters { .. })
@@ -355,7 +381,7 @@ impl Books {
         promise!(said || by_age, "worker {id} is taken for ready, too early or without a word");
         self.story.tell(if said { Scene::ReadyByWord } else { Scene::ReadyByAge });
         if let Some(entry) = self.entry_mut(id) {
-            entry.life = Life::Serving { since: now };
+            entry.life = Life::Serving { since: now, heard: now };
         }
         self.barren = None;
         Ok(())
@@ -382,7 +408,9 @@ impl Books {
         };
         promise!(entry.post == Post::Trial && entry.slot == slot, "worker {new} is no replacement");
         promise!(entry.generation == generation, "worker {new} is of generation {}", entry.generation);
-        let Life::Serving { since } = entry.life else { return Err(format!("worker {new} is not ready")) };
+        let Life::Serving { since, .. } = entry.life else {
+            return Err(format!("worker {new} is not ready"));
+        };
         promise!(!first || now >= since + canary, "the canary has not lasted");
         entry.post = Post::Seat;
         if let Some(entry) = old.and_then(|old| self.entry_mut(old)) {
@@ -480,6 +508,7 @@ fn is_only_said(action: &Action) -> bool {
         Action::Reply { reply: Reply::Refused, .. } | Action::Report(_) => true,
         Action::Spawn { .. }
         | Action::Disconnect { .. }
+        | Action::Abort { .. }
         | Action::Kill { .. }
         | Action::CloseListeners
         | Action::ReleaseListeners { .. }

@@ -20,6 +20,8 @@ pub(super) struct Entry {
     pub(super) generation: Generation,
     pub(super) spawned: Moment,
     pub(super) said_hello: bool,
+    /// Its channel is not read.
+    pub(super) paused: bool,
     /// When `stopSignal` is due after the line, unless it says hello.
     pub(super) signal_at: Option<Moment>,
     /// Until when it asked to be waited for, in the state that it is in.
@@ -41,7 +43,8 @@ pub(super) enum Post {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
     Booting,
-    Serving { since: Moment },
+    Serving { since: Moment, heard: Moment },
+    Hung { kill_at: Moment },
     Told { at: Moment },
     Killed { at: Moment },
     GivenUpOn,
@@ -300,7 +303,7 @@ impl Books {
         let most = match entry.life {
             Life::Booting => entry.spawned + ready_timeout,
             Life::Told { at } => at + disconnect_timeout,
-            Life::Serving { .. } | Life::Killed { .. } | Life::GivenUpOn => return,
+            Life::Serving { .. } | Life::Hung { .. } | Life::Killed { .. } | Life::GivenUpOn => return,
         };
         let asked = (now + span).min(most + MOST_PATIENCE);
         entry.asked_until = entry.asked_until.max(Some(asked));
@@ -317,7 +320,18 @@ impl Books {
         self.now = self.now.max(now);
         self.turn = Turn::default();
         match event {
-            Event::Started | Event::TimePassed | Event::SaidFailed { .. } => {}
+            Event::Started | Event::SaidFailed { .. } => {}
+            Event::TimePassed => self.pardon_silence(),
+            Event::ChannelPaused { worker } => self.paused(*worker, true),
+            Event::ChannelResumed { worker } => self.paused(*worker, false),
+            Event::SaidAlive { worker } => {
+                let now = self.now;
+                if let Some(Life::Serving { heard, .. }) =
+                    self.entry_mut(*worker).map(|entry| &mut entry.life)
+                {
+                    *heard = now;
+                }
+            }
             Event::NeedsTime { worker, span } => self.needs_time(*worker, *span),
             Event::SaidLeaving { worker } => self.leaves_by_itself(*worker),
             Event::Spawned { worker } => {
@@ -339,6 +353,41 @@ impl Books {
             }
             Event::Exited { worker, .. } => self.reaped(*worker),
             Event::Ordered { order, ticket } => self.asked(*order, *ticket),
+        }
+    }
+
+    fn paused(&mut self, id: WorkerId, paused: bool) {
+        let now = self.now;
+        let Some(entry) = self.entry_mut(id) else { return };
+        entry.paused = paused;
+        if let Life::Serving { heard, .. } = &mut entry.life {
+            *heard = now;
+            self.story.tell(Scene::PausedWhileServing);
+        }
+    }
+
+    /// When a silent worker is hung; `None` for those that are not watched.
+    pub(super) fn silent_until(&self, entry: &Entry) -> Option<Moment> {
+        match entry.life {
+            Life::Serving { .. } if entry.paused => None,
+            Life::Serving { heard, .. } => Some(heard + self.policy.watchdog?),
+            Life::Booting | Life::Told { .. } | Life::Hung { .. } | Life::Killed { .. } | Life::GivenUpOn => {
+                None
+            }
+        }
+    }
+
+    /// A loop that was late by half the time blames itself.
+    fn pardon_silence(&mut self) {
+        let (now, limit) = (self.now, self.policy.watchdog.unwrap_or_default());
+        for at in 0..self.living.len() {
+            let due = self.silent_until(&self.living[at]);
+            if due.is_some_and(|due| now >= due && now - due > limit / 2)
+                && let Life::Serving { heard, .. } = &mut self.living[at].life
+            {
+                *heard = now;
+                self.story.tell(Scene::SilencePardoned);
+            }
         }
     }
 

@@ -22,6 +22,10 @@ pub(super) struct Climate {
     pub(super) mute: usize,
     /// It takes about as long as `readyTimeout` to boot.
     pub(super) slow: usize,
+    /// Sooner or later it says no longer that it is alive.
+    pub(super) hang: usize,
+    /// At each step, a channel that is paused, or read again.
+    pub(super) flood: usize,
     /// It ignores the order to disconnect.
     pub(super) deaf: usize,
     /// It survives SIGKILL, for a while or for ever.
@@ -47,6 +51,8 @@ impl Climate {
             begging,
             mute,
             slow,
+            hang,
+            flood,
             deaf,
             stuck,
             passing_failure,
@@ -60,13 +66,15 @@ impl Climate {
             begging,
             mute,
             slow,
+            hang,
+            flood,
             deaf,
             stuck,
             passing_failure,
             lasting_failure,
             stray,
             bent_clock,
-        ] == [0; 11]
+        ] == [0; 13]
     }
 
     pub(super) fn roll(random: &mut Random) -> Self {
@@ -77,6 +85,8 @@ impl Climate {
             begging: often(&[20, 60]),
             mute: often(&[5, 30, 100]),
             slow: often(&[5, 30]),
+            hang: often(&[30, 100]),
+            flood: often(&[5, 20]),
             deaf: often(&[10, 50, 100]),
             stuck: often(&[10, 50]),
             passing_failure: often(&[5, 40]),
@@ -112,5 +122,6 @@ pub(super) fn roll_policy(random: &mut Random, zeroes: bool) -> Policy {
         surge: 1 + random.below(3),
         canary,
         disconnect_timeout,
+        watchdog: random.pick(&[None, Some(700), Some(5000)]).map(Duration::from_millis),
     }
 }

@@ -73,7 +73,8 @@ impl Books {
     }
 
     fn force_spares_nobody(&self) -> Check {
-        let spared = self.living.iter().find(|entry| matches!(entry.life, Life::Told { .. }));
+        let spared =
+            self.living.iter().find(|entry| matches!(entry.life, Life::Told { .. } | Life::Hung { .. }));
         promise!(self.turn.asked != Asked::Force || spared.is_none(), "a force order spares {spared:?}");
         Ok(())
     }
@@ -196,7 +197,12 @@ impl Books {
                 Life::Booting => (entry.spawned, self.boot_due(entry)),
                 Life::Told { at } => (at, self.leave_due(entry, at)),
                 Life::Killed { at } => (at, at + KILL_GRACE),
-                Life::Serving { .. } | Life::GivenUpOn => continue,
+                Life::Hung { kill_at } => (kill_at, kill_at),
+                Life::Serving { heard, .. } => match self.silent_until(entry) {
+                    Some(due) => (heard, due),
+                    None => continue,
+                },
+                Life::GivenUpOn => continue,
             };
             promise!(due > self.now || begun == self.now, "a time-out was forgotten: {entry:?}");
         }
@@ -244,7 +250,9 @@ fn shows(row: &WorkerView, entry: &Entry) -> bool {
     let state = match entry.life {
         Life::Booting => WorkerState::Starting,
         Life::Serving { .. } => WorkerState::Ready,
-        Life::Told { .. } | Life::Killed { .. } | Life::GivenUpOn => WorkerState::Disconnecting,
+        Life::Told { .. } | Life::Hung { .. } | Life::Killed { .. } | Life::GivenUpOn => {
+            WorkerState::Disconnecting
+        }
     };
     (row.slot, row.generation, row.state) == (entry.slot, entry.generation, state)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::climate::Climate;
 use super::random::Random;
-use crate::supervisor::{KILL_GRACE, Moment, Policy, WorkerId};
+use crate::supervisor::{CORE_GRACE, KILL_GRACE, Moment, Policy, WorkerId};
 
 /// It exists from its spawn until it is reaped.
 #[derive(Clone, Debug)]
@@ -15,6 +15,13 @@ pub(super) struct Process {
     pub(super) ends_at: Option<Moment>,
     /// How long it takes to leave once told; `None` ignores it.
     pub(super) leaves_after: Option<Duration>,
+    /// How often it says that it is alive, and until when.
+    pub(super) beat: Option<Duration>,
+    pub(super) hangs_at: Option<Moment>,
+    /// The master does not read its channel.
+    pub(super) paused: bool,
+    /// How long its core takes after SIGABRT; `None` blocks that signal.
+    pub(super) aborts_after: Option<Duration>,
     /// How long it survives SIGKILL; `None` is for ever.
     pub(super) dies_after: Option<Duration>,
 }
@@ -45,11 +52,39 @@ impl Process {
         } else {
             Some(Duration::ZERO)
         };
-        Process { id, announced: false, ends_at, leaves_after, dies_after }
+        let beat = policy.watchdog.map(|limit| (limit / 2).max(Duration::from_millis(1)));
+        let hangs = random.chance(climate.hang) && policy.watchdog.is_some();
+        let hangs_at =
+            hangs.then(|| now + random.up_to(random.clone().pick(&[policy.canary, policy.stable_after])));
+        let aborts_after = random.chance(70).then(|| random.up_to(CORE_GRACE / 4));
+        Process {
+            id,
+            announced: false,
+            ends_at,
+            leaves_after,
+            beat,
+            hangs_at,
+            paused: false,
+            aborts_after,
+            dies_after,
+        }
     }
 
     pub(super) fn end_by(&mut self, end: Moment) {
         self.ends_at = Some(self.ends_at.map_or(end, |before| before.min(end)));
+    }
+
+    /// When it next says that it is alive.
+    pub(super) fn next_beat(&self, now: Moment) -> Option<Moment> {
+        let at = now + self.beat?;
+        self.hangs_at.is_none_or(|hangs| at < hangs).then_some(at)
+    }
+
+    /// SIGABRT.
+    pub(super) fn abort(&mut self, now: Moment) {
+        if let Some(span) = self.aborts_after {
+            self.end_by(now + span);
+        }
     }
 
     /// SIGKILL: at once, or, stuck in the kernel, later or never.

@@ -79,7 +79,7 @@ impl World {
     pub(super) fn play(&mut self) -> Check {
         self.tell(self.now, Event::Started)?;
         self.storm()?;
-        self.heal();
+        self.heal()?;
         if !self.zeroes {
             self.settle()?;
             self.books.check_healed()?;
@@ -111,6 +111,9 @@ impl World {
             if step >= end && (step == end || self.random.chance(20)) {
                 self.order_something()?;
             }
+            if self.random.chance(self.climate.flood) {
+                self.flood()?;
+            }
             if self.random.chance(self.climate.stray) {
                 self.stray()?;
             }
@@ -119,16 +122,40 @@ impl World {
         Ok(())
     }
 
+    /// The listeners fall behind a worker's messages, or catch up with them.
+    fn flood(&mut self) -> Check {
+        if self.processes.is_empty() {
+            return Ok(());
+        }
+        let at = self.random.below(self.processes.len());
+        let process = &mut self.processes[at];
+        process.paused = !process.paused;
+        let (worker, paused) = (process.id, process.paused);
+        let event = if paused { Event::ChannelPaused { worker } } else { Event::ChannelResumed { worker } };
+        self.tell(self.now, event)
+    }
+
     /// From now on nothing new goes wrong.
-    fn heal(&mut self) {
+    fn heal(&mut self) -> Check {
         self.climate = Climate::calm();
+        for process in &mut self.processes {
+            process.hangs_at = process.hangs_at.filter(|at| *at <= self.now);
+        }
+        let paused: Vec<WorkerId> = self.processes.iter().filter(|p| p.paused).map(|p| p.id).collect();
+        for worker in paused {
+            self.tell(self.now, Event::ChannelResumed { worker })?;
+            if let Some(process) = self.process(worker) {
+                process.paused = false;
+            }
+        }
         self.trace.line(|| "the world is healthy from here on".to_owned());
+        Ok(())
     }
 
     /// Lets time pass until nothing is left to happen.
     fn settle(&mut self) -> Check {
         for _ in 0..MOST_STEPS {
-            if self.next_moment().is_none() || self.books.is_finished() {
+            if self.is_at_rest() || self.books.is_finished() {
                 return self.books.check_rows(&self.core, self.now);
             }
             self.step()?;
@@ -146,6 +173,19 @@ impl World {
             self.step()?;
         }
         if self.random.chance(30) { self.order(Order::Shutdown(Origin::Signal)) } else { Ok(()) }
+    }
+
+    /// Nothing is left to happen but heartbeats.
+    fn is_at_rest(&self) -> bool {
+        self.inbox.iter().all(|(_, event)| matches!(event, Event::SaidAlive { .. }))
+            && self.processes.iter().all(|p| p.ends_at.is_none() && !self.is_hanging(p))
+            && self.core.change_due().is_none()
+    }
+
+    /// It is silent, and the core is still to find out.
+    fn is_hanging(&self, process: &Process) -> bool {
+        let entry = self.books.entry(process.id);
+        process.hangs_at.is_some() && entry.is_some_and(|entry| self.books.silent_until(entry).is_some())
     }
 
     /// When something happens next, by itself or by the core's wish.
@@ -218,7 +258,14 @@ impl World {
         if nth < news {
             let mut due = (0..self.inbox.len()).filter(|at| self.inbox[*at].0 <= now);
             let at = due.nth(nth)?;
-            return Some(self.inbox.remove(at).1);
+            let event = self.inbox.remove(at).1;
+            if let Event::SaidAlive { worker } = event {
+                self.plan_beat(worker);
+                if self.process(worker).is_some_and(|process| process.paused) {
+                    return Some(Event::TimePassed);
+                }
+            }
+            return Some(event);
         }
         let mut due = (0..self.processes.len()).filter(|at| self.processes[*at].has_ended(now));
         let at = due.nth(nth - news)?;
@@ -292,6 +339,12 @@ impl World {
                     process.end_by(now + span);
                 }
             }
+            Action::Abort { worker } => {
+                let now = self.now;
+                if let Some(process) = self.process(*worker) {
+                    process.abort(now);
+                }
+            }
             Action::Kill { worker } => {
                 let now = self.now;
                 if let Some(process) = self.process(*worker) {
@@ -328,6 +381,14 @@ impl World {
         let process = Process::conceive(worker, self.now, &self.books.policy, self.climate, &mut self.random);
         self.processes.push(process);
         self.plan_boot(worker);
+        self.plan_beat(worker);
+    }
+
+    /// It says that it is alive, for as long as it is.
+    fn plan_beat(&mut self, worker: WorkerId) {
+        let now = self.now;
+        let beat = self.process(worker).and_then(|process| process.next_beat(now));
+        self.inbox.extend(beat.map(|at| (at, Event::SaidAlive { worker })));
     }
 
     /// What it will say while it boots.

@@ -44,6 +44,7 @@ pub(super) fn policy(workers: usize) -> Policy {
         surge: 1,
         canary: ms(1000),
         disconnect_timeout: ms(10_000),
+        watchdog: None,
     }
 }
 
@@ -95,6 +96,7 @@ impl Cluster {
                     answers.push(self.spawned(*worker));
                 }
                 Action::Disconnect { .. }
+                | Action::Abort { .. }
                 | Action::Kill { .. }
                 | Action::CloseListeners
                 | Action::ReleaseListeners { .. }
@@ -129,6 +131,10 @@ impl Cluster {
 
     pub(super) fn says_leaving(&mut self, worker: u64) -> Vec<String> {
         self.tell(Event::SaidLeaving { worker: WorkerId(worker) })
+    }
+
+    pub(super) fn says_alive(&mut self, worker: u64) -> Vec<String> {
+        self.tell(Event::SaidAlive { worker: WorkerId(worker) })
     }
 
     pub(super) fn exits(&mut self, worker: u64) -> Vec<String> {
@@ -216,6 +222,7 @@ fn spelled(action: &Action) -> String {
         Action::Spawn { worker, slot, generation } => format!("spawn {worker} in {slot} of {generation}"),
         Action::Disconnect { worker, by: Notification::Channel } => format!("tell {worker}"),
         Action::Disconnect { worker, by: Notification::ChannelAndSignal } => format!("tell+signal {worker}"),
+        Action::Abort { worker } => format!("abort {worker}"),
         Action::Kill { worker } => format!("kill {worker}"),
         Action::Disconnect { worker, by: Notification::Signal } => format!("signal {worker}"),
         Action::CloseListeners => "close".to_owned(),

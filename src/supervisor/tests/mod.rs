@@ -10,3 +10,4 @@ mod rollback;
 mod rollout_ends;
 mod scale;
 mod shutdown;
+mod watchdog;

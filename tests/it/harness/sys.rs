@@ -161,10 +161,24 @@ pub(crate) fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
+/// A copy of an open descriptor.
+pub(crate) fn copy_of(number: RawFd) -> OwnedFd {
+    // SAFETY: takes integers; the result is a new descriptor, or -1.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    assert!(copy >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has just given us this descriptor.
+    unsafe { OwnedFd::from_raw_fd(copy) }
+}
+
 /// Waits until one of the descriptors can be read, or a signal comes.
 pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>]) {
+    wait_readable_for(fds, -1);
+}
+
+/// The same for so many milliseconds at most.
+pub(crate) fn wait_readable_for(fds: &[BorrowedFd<'_>], milliseconds: i32) {
     let watch = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let mut watched: Vec<libc::pollfd> = fds.iter().map(watch).collect();
     // SAFETY: as many entries as the vector has, which outlives the call.
-    unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, -1) };
+    unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, milliseconds) };
 }

@@ -1,8 +1,14 @@
 //! Workers with good and bad manners.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::thread;
 
-use super::notify;
+use proteus_cluster::Worker;
+
+use super::{notify, serve};
 use crate::harness::master::role_command;
 use crate::harness::sys;
 
@@ -15,6 +21,42 @@ pub(super) fn stubborn() -> i32 {
     notify("READY=1");
     child.wait().expect("our child"); // it outlasts every test, unless it is killed
     0
+}
+
+/// Serves, and says between two looks at its listener that it does, until a file says that it hangs: one named
+/// by its pid, or, for a worker of a later generation, `hang-new`. The heartbeat goes by `how`.
+pub(super) fn beats(how: &str) -> i32 {
+    let worker = Worker::from_env().expect("a worker").expect("started by a master");
+    let listener = worker.listener("http").expect("the listener");
+    listener.set_nonblocking(true).expect("set");
+    let own = format!("hang-{}", std::process::id());
+    worker.ready().expect("told the master");
+    while !worker.disconnect_requested() {
+        let hangs = Path::new(&own).exists() || worker.generation() > 1 && Path::new("hang-new").exists();
+        if hangs {
+            loop {
+                thread::park();
+            }
+        }
+        match how {
+            "notify" => notify("WATCHDOG=1"),
+            "line" => channel_line("{\"cmd\":\"PROTEUS_ALIVE\"}\n"),
+            _ => worker.alive(),
+        }
+        sys::wait_readable_for(&[listener.as_fd(), worker.disconnect_fd()], 50);
+        if let Ok((stream, _)) = listener.accept() {
+            stream.set_nonblocking(false).expect("set");
+            drop(serve(&stream));
+        }
+    }
+    0
+}
+
+/// A line on the channel, as a worker in any language writes it.
+fn channel_line(line: &str) {
+    let number = std::env::var("PROTEUS_CHANNEL_FD").expect("a channel");
+    let mut channel: File = sys::copy_of(number.parse().expect("a number")).into();
+    channel.write_all(line.as_bytes()).expect("written");
 }
 
 /// Says ready for whoever `NOTIFY_SOCKET` belongs to, and ends.
