@@ -18,6 +18,7 @@ mod harness;
 mod inject;
 mod log;
 mod machine;
+mod matrix;
 mod messages;
 mod node;
 mod notify;
