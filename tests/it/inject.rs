@@ -102,6 +102,30 @@ fn a_lack_of_processes_is_waited_out_and_costs_no_budget() {
     scene.assert_nothing_left();
 }
 
+/// The fifth process is the first replacement: it is tried again, and the release is not to blame.
+#[test]
+fn a_lack_of_processes_during_a_restart_is_waited_out_and_aborts_nothing() {
+    let scene = Scene::new("eagain-restart");
+    let mut settings = shell_workers(4, SLEEPER);
+    settings["canary"] = 20.into();
+    settings["backoff"] = json!({ "initial": 20, "max": 100 });
+    let lack = ["clone:error=EAGAIN:when=5..7"];
+    let Some(command) = failing(&scene, &Master::command(&scene, &settings), &lack) else { return };
+    let mut master = Master::start(&scene, command);
+    let first = master.wait_ready(4);
+    master.signal(libc::SIGUSR2);
+    let status = master.wait_status("the restart is over", |status| status["restart"]["state"] != "running");
+    assert_eq!(status["restart"]["state"], "completed", "{status}\n{}", master.log_text());
+    assert!(master.wait_ready(4).is_disjoint(&first));
+    assert_eq!(master.status()["forks"], json!({ "crashes": 0, "planned": 4, "budgetLeft": 100 }));
+    master.wait_log(
+        "could not be started: fork /bin/sh: resource temporarily unavailable; respawning in 20 ms",
+    );
+    master.signal(libc::SIGTERM);
+    assert_eq!(master.wait_exit().code(), Some(0), "{}", master.log_text());
+    scene.assert_nothing_left();
+}
+
 #[test]
 fn interrupted_calls_are_made_again() {
     let scene = Scene::new("eintr");

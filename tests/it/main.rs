@@ -24,6 +24,7 @@ mod node;
 mod notify;
 mod on_demand;
 mod orders;
+mod pinned;
 mod readiness;
 mod readme;
 mod refused;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::load::{Client, Connections, Load};
 use crate::harness::master::{role_settings, rows};
@@ -75,18 +75,35 @@ fn restarts_asked_for_during_a_restart_are_one() {
 
 #[test]
 fn sigterm_at_any_moment_of_a_restart() {
+    terminated_at_each_moment("sigterm", role_settings);
+}
+
+/// The third replacement fails, and the two before it are rolled back.
+#[test]
+fn sigterm_at_any_moment_of_a_restart_that_is_rolled_back() {
+    terminated_at_each_moment("sigterm-rollback", |role| {
+        let mut settings = role_settings(role);
+        let third_fails = r#"[ "$PROTEUS_GENERATION:$PROTEUS_SLOT" = 2:2 ] && exit 7; exec "$0" "$@""#;
+        let mut args = vec![json!("-c"), json!(third_fails), settings["exec"].clone()];
+        args.extend(settings["args"].as_array().cloned().unwrap_or_default());
+        settings["exec"] = json!("/bin/sh");
+        settings["args"] = json!(args);
+        settings
+    });
+}
+
+fn terminated_at_each_moment(name: &str, settings: fn(&str) -> Value) {
     let step = if sample_or_full(0, 1) == 0 { 12 } else { 1 };
     let last = sample_or_full(120, 500);
     for instant in (0..=last).step_by(step) {
-        terminated_after(Duration::from_millis(instant as u64));
+        terminated_after(name, settings("plain"), Duration::from_millis(instant as u64));
     }
-    record("sigterm", format_args!("at each {step} ms of a restart up to {last} ms: status 0, nothing left"));
+    record(name, format_args!("at each {step} ms of a restart up to {last} ms: status 0, nothing left"));
 }
 
 /// A restart, and so much later SIGTERM: it wins.
-fn terminated_after(time: Duration) {
-    let scene = Scene::new("sigterm");
-    let mut settings = role_settings("plain");
+fn terminated_after(name: &str, mut settings: Value, time: Duration) {
+    let scene = Scene::new(name);
     settings["canary"] = json!(sample_or_full(20, 200));
     let mut master = Master::run(&scene, &settings);
     master.wait_ready(WORKERS);
