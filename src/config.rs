@@ -60,7 +60,8 @@ pub struct Config {
     pub(crate) backoff: Backoff,
     pub(crate) surge: usize,
     pub(crate) canary: Duration,
-    pub(crate) output: Output,
+    /// None is not said: the launcher captures, a program that embeds the cluster does not.
+    pub(crate) output: Option<Output>,
     pub(crate) handle_signals: bool,
     pub(crate) stop_signal: i32,
     /// None does not watch.
@@ -95,6 +96,13 @@ pub enum Output {
     /// To the master's own.
     #[default]
     Inherit,
+    /// Into the master's log, line by line, as records of the targets `worker::stdout` (level info) and
+    /// `worker::stderr` (level warn), with the worker's id and pid.
+    ///
+    /// A line of more than 8 KiB becomes several. What is not UTF-8 is replaced, and control characters are
+    /// escaped. What the log does not take in time is dropped and counted (`dropped.logLines` of the status); a
+    /// worker never waits. The last lines on stderr are kept for `lastExit` of the status.
+    Log,
 }
 
 impl Config {
@@ -153,7 +161,7 @@ impl Config {
             backoff: Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) },
             surge: 1,
             canary: Duration::from_secs(1),
-            output: Output::Inherit,
+            output: None,
             handle_signals: true,
             stop_signal: libc::SIGTERM,
             watchdog: None,

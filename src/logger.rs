@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use env_logger::{Env, Target, WriteStyle};
+use log::Log;
 
 use crate::journal::{self, Hold};
 
@@ -47,8 +48,11 @@ fn style() -> WriteStyle {
 fn formatter() -> journal::Formatter {
     let page = Page::default();
     let logger = builder().target(Target::Pipe(Box::new(page.clone()))).write_style(style()).build();
-    Box::new(move |record, lines| {
-        log::Log::log(&logger, record);
+    Box::new(move |record, worker, lines| {
+        match worker {
+            None => logger.log(record),
+            Some(worker) => journal::named(record, worker, |record| logger.log(record)),
+        }
         lines.append(&mut page.lines());
     })
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::{Arg, Parser};
 use proteus_cluster::settings::{LATER, SETTINGS, Setting};
-use proteus_cluster::{Builder, Config};
+use proteus_cluster::{Builder, Config, Output};
 
 use super::{Refusal, unknown_flag, usage};
 
@@ -73,7 +73,7 @@ impl Words {
         if let Some(name) = program.next() {
             builder = builder.exec(name).args(program);
         }
-        let config = builder.build().map_err(usage)?;
+        let config = builder.output_unless_given(Output::Log).build().map_err(usage)?;
         if config.exec().is_none() {
             let hint = "name one, as in `proteus run -- ./server`, or set `exec` in the file";
             return Err(format!("no program to run: {hint}"));

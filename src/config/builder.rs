@@ -234,7 +234,14 @@ impl Builder {
 
     /// Where the workers' stdout and stderr go. By default [`Output::Inherit`].
     pub fn output(mut self, output: Output) -> Self {
-        self.config.output = output;
+        self.config.output = Some(output);
+        self
+    }
+
+    /// The launcher's own default.
+    #[doc(hidden)]
+    pub fn output_unless_given(mut self, output: Output) -> Self {
+        self.config.output.get_or_insert(output);
         self
     }
 

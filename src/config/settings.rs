@@ -235,13 +235,15 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         key: "output",
         flag: Some(flag("output", "WHERE")),
-        default: "inherit",
-        meaning: "where the workers' stdout and stderr go: inherit",
-        take: take_output,
+        default: "inherit; log under proteus run",
+        meaning: "where the workers' stdout and stderr go: inherit (the master's own) or log (line by line into its log)",
+        take: |builder, given| given.one_of(OUTPUT).map(|output| builder.config.output = Some(output)),
     },
 ];
 
 const READY: &[(&str, Ready)] = &[("auto", Ready::Auto), ("notify", Ready::Notify), ("alive", Ready::Alive)];
+
+const OUTPUT: &[(&str, Output)] = &[("inherit", Output::Inherit), ("log", Output::Log)];
 
 /// The row of `key`, which the caller knows to be there.
 pub(super) fn row(key: &str) -> &'static Setting {
@@ -312,11 +314,4 @@ fn take_api_token(builder: &mut Builder, given: &Given) -> Result<(), Refusal> {
     let token = given.text().map_err(|_| Refusal::from("must be a string that is not empty"))?;
     builder.api_mut().token = Some(token.into());
     Ok(())
-}
-
-fn take_output(builder: &mut Builder, given: &Given) -> Result<(), Refusal> {
-    if given.text()? == "log" {
-        return Err("\"log\" is not available yet".into());
-    }
-    given.one_of(&[("inherit", Output::Inherit)]).map(|output| builder.config.output = output)
 }

@@ -25,7 +25,7 @@ fn defaults_are_those_of_the_table() {
     let before = format!("{:?}", Config::builder().build().unwrap());
     for setting in SETTINGS {
         let Some(flag) = setting.flag else { continue };
-        if matches!(setting.key, "cwd" | "user" | "group" | "api.listen")
+        if matches!(setting.key, "cwd" | "user" | "group" | "api.listen" | "output")
             || matches!(setting.default, "none" | "off" | "available CPUs")
         {
             continue;
@@ -93,7 +93,7 @@ fn every_other_setting_from_json() {
     );
     assert_eq!((config.ready_timeout, config.min_uptime, config.canary), (ms(2), ms(0), ms(0)));
     assert_eq!((config.backoff.initial, config.backoff.max, config.surge), (ms(5), ms(5), 2));
-    assert_eq!((config.stop_signal, config.output), (libc::SIGQUIT, Output::Inherit));
+    assert_eq!((config.stop_signal, config.output), (libc::SIGQUIT, Some(Output::Inherit)));
     assert_eq!(config.watchdog, Some(ms(7)));
     let listeners: Vec<_> = config
         .listeners
@@ -132,7 +132,7 @@ fn unknown_and_later_keys_are_refused() {
         (r#"{"logFile": "x"}"#, "`logFile` is not available yet"),
         (r#"{"logFormat": "x"}"#, "`logFormat` is not available yet"),
         (r#"{"api": {"workerTimeout": 5000}}"#, "`api.workerTimeout` is not available yet"),
-        (r#"{"output": "log"}"#, "setting `output`: \"log\" is not available yet"),
+        (r#"{"output": "file"}"#, "setting `output`: \"file\" is not one of \"inherit\", \"log\""),
     ];
     for (json, line) in table {
         assert_eq!(refused(json), line);
@@ -199,7 +199,6 @@ fn wrong_values_are_refused_by_key() {
             "setting `backoff.initial`: 6s is more than `backoff.max` (5s)",
         ),
         (r#"{"ready": "Auto"}"#, "setting `ready`: \"Auto\" is not one of \"auto\", \"notify\", \"alive\""),
-        (r#"{"output": "file"}"#, "setting `output`: \"file\" is not one of \"inherit\""),
         (
             r#"{"stopSignal": "KILL"}"#,
             "setting `stopSignal`: \"KILL\" cannot be caught, so no worker could finish its work",
@@ -243,7 +242,7 @@ fn wrong_flags_are_refused_by_flag() {
         ("env", "A", "--env: \"A\" is not KEY=VALUE"),
         ("listen", "=*:80", "--listen: the name is empty"),
         ("listen", "a=", "--listen: the address is empty"),
-        ("output", "log", "--output: \"log\" is not available yet"),
+        ("output", "logs", "--output: \"logs\" is not one of \"inherit\", \"log\""),
         ("stop-signal", "9", "--stop-signal: \"9\" is a number: write a name such as \"SIGTERM\""),
         ("api", "udp:*:1", "--api: \"udp:*:1\" is udp, and the API speaks HTTP"),
     ];

@@ -4,6 +4,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Bytes that may wait, overhead included: some tens of thousands of lines.
 const ROOM: usize = 8 << 20;
+/// Of these, what one worker may take: a flood by one of them leaves room for the others.
+const SHARE: usize = 4 << 20;
+/// Beyond them, for the master itself: it must be heard whatever the workers do.
+const RESERVE: usize = 1 << 20;
 
 /// Counts that all who log and the log thread share.
 #[derive(Debug)]
@@ -17,19 +21,25 @@ impl Gauge {
         Gauge { held: AtomicUsize::new(0), dropped: AtomicU64::new(0) }
     }
 
-    /// Takes room for `cost` bytes, if there is any.
-    pub(super) fn admit(&self, cost: usize) -> bool {
-        let before = self.held.fetch_add(cost, Relaxed);
-        let fits = before + cost <= ROOM;
+    /// Takes room for `cost` bytes, if there is any: of the worker's share, or of all for the master itself.
+    pub(super) fn admit(&self, cost: usize, worker: Option<&Share>) -> bool {
+        let Some(share) = worker else { return take(&self.held, cost, ROOM + RESERVE) };
+        if !take(&share.0, cost, SHARE) {
+            return false;
+        }
+        let fits = take(&self.held, cost, ROOM);
         if !fits {
-            self.held.fetch_sub(cost, Relaxed);
+            share.0.fetch_sub(cost, Relaxed);
         }
         fits
     }
 
     /// Gives room back.
-    pub(super) fn release(&self, cost: usize) {
+    pub(super) fn release(&self, cost: usize, worker: Option<&Share>) {
         self.held.fetch_sub(cost, Relaxed);
+        if let Some(share) = worker {
+            share.0.fetch_sub(cost, Relaxed);
+        }
     }
 
     pub(super) fn drop_lines(&self, lines: u64) {
@@ -41,6 +51,19 @@ impl Gauge {
     }
 }
 
+/// What one worker holds of the room.
+#[derive(Debug, Default)]
+pub(super) struct Share(AtomicUsize);
+
+fn take(held: &AtomicUsize, cost: usize, room: usize) -> bool {
+    let before = held.fetch_add(cost, Relaxed);
+    let fits = before + cost <= room;
+    if !fits {
+        held.fetch_sub(cost, Relaxed);
+    }
+    fits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,12 +71,27 @@ mod tests {
     #[test]
     fn room_is_taken_and_given_back() {
         let gauge = Gauge::new();
-        assert!(gauge.admit(ROOM - 10));
-        assert!(!gauge.admit(11), "no room for it");
-        assert!(gauge.admit(10), "what did not fit took nothing");
-        gauge.release(10);
-        assert!(gauge.admit(1));
+        assert!(gauge.admit(ROOM + RESERVE - 10, None));
+        assert!(!gauge.admit(11, None), "no room for it");
+        assert!(gauge.admit(10, None), "what did not fit took nothing");
+        gauge.release(10, None);
+        assert!(gauge.admit(1, None));
         gauge.drop_lines(3);
         assert_eq!(gauge.dropped(), 3);
+    }
+
+    #[test]
+    fn a_worker_has_its_share_and_the_master_a_reserve() {
+        let gauge = Gauge::new();
+        let [flood, quiet, third] = [(); 3].map(|()| Share::default());
+        assert!(gauge.admit(SHARE, Some(&flood)));
+        assert!(!gauge.admit(1, Some(&flood)), "its share is used up");
+        assert!(gauge.admit(ROOM - SHARE, Some(&quiet)), "which leaves the others' room");
+        assert!(!gauge.admit(1, Some(&third)), "until all of it is taken");
+        assert!(gauge.admit(RESERVE, None), "the master has more");
+        gauge.release(1, Some(&flood));
+        assert!(!gauge.admit(1, Some(&third)), "the master's reserve is not the workers'");
+        gauge.release(RESERVE, None);
+        assert!(gauge.admit(1, Some(&third)));
     }
 }

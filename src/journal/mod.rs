@@ -5,7 +5,9 @@
 //! has installed; where that is ours, the same thread formats it and writes it to stderr. A logger or
 //! a reader of stderr that stands still therefore stops this thread and nobody else.
 
+pub(crate) mod escape;
 mod gauge;
+pub(crate) mod lines;
 mod record;
 mod sink;
 mod thread;
@@ -13,16 +15,19 @@ mod thread;
 use std::fmt;
 use std::io;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-pub(crate) use record::Record;
+#[cfg(feature = "logger")]
+pub(crate) use record::named;
+pub(crate) use record::{Origin, Output, Record, Stream};
 #[cfg(feature = "logger")]
 pub(crate) use thread::Formatter;
 
 use crate::sys::exit::{self, LastWord};
 use crate::sys::signal::Mask;
-use gauge::Gauge;
+use gauge::{Gauge, Share};
+use lines::Lines;
 
 /// How long the end of the process waits for what is still queued.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -46,6 +51,8 @@ pub(crate) struct Hold(());
 enum Item {
     /// For whatever logger there is.
     Record(Record),
+    /// Lines of a worker, for the same.
+    Output(Output),
     /// A line that our logger has formatted already, on the thread that logged it.
     #[cfg(feature = "logger")]
     Line(Vec<u8>),
@@ -122,7 +129,18 @@ pub(crate) fn write(level: log::Level, target: &'static str, place: Place, messa
     }
     let record = Record::own(level, target, place, message.to_string());
     if let Err(Item::Record(record)) = put(Item::Record(record)) {
-        record.tell(|record| log::logger().log(record));
+        record.tell(&mut |record, _| log::logger().log(record));
+    }
+}
+
+/// Captured lines of a worker. They come from a cluster that runs, and so the thread does.
+pub(crate) fn output(origin: &Arc<Origin>, stream: Stream, lines: Lines) {
+    if lines.is_empty() {
+        return;
+    }
+    let count = lines.count();
+    if put(Item::Output(Output { origin: Arc::clone(origin), stream, lines })).is_err() {
+        GAUGE.drop_lines(count);
     }
 }
 
@@ -132,12 +150,12 @@ fn put(item: Item) -> Result<(), Item> {
     let running = JOURNAL.read().unwrap_or_else(PoisonError::into_inner);
     let Some(journal) = &*running else { return Err(item) };
     let cost = item.cost();
-    if !GAUGE.admit(cost) {
-        GAUGE.drop_lines(1);
+    if !GAUGE.admit(cost, item.share()) {
+        GAUGE.drop_lines(item.lines());
         return Ok(());
     }
     journal.queue.send(item).map_err(|unsent| {
-        GAUGE.release(cost);
+        GAUGE.release(cost, unsent.0.share());
         unsent.0
     })
 }
@@ -173,12 +191,37 @@ impl Item {
         size_of::<Item>()
             + match self {
                 Item::Record(record) => record.heap(),
+                Item::Output(output) => output.heap(),
                 #[cfg(feature = "logger")]
                 Item::Line(line) => line.len(),
                 #[cfg(feature = "logger")]
                 Item::Format(_) => 0,
                 Item::Flush(_) => 0,
             }
+    }
+
+    /// The lines of the log that it becomes.
+    fn lines(&self) -> u64 {
+        match self {
+            Item::Output(output) => output.lines.count(),
+            Item::Record(_) => 1,
+            #[cfg(feature = "logger")]
+            Item::Line(_) => 1,
+            #[cfg(feature = "logger")]
+            Item::Format(_) => 0,
+            Item::Flush(_) => 0,
+        }
+    }
+
+    /// Whose share of the room it takes.
+    fn share(&self) -> Option<&Share> {
+        match self {
+            Item::Output(output) => Some(&output.origin.share),
+            Item::Record(_) => None,
+            #[cfg(feature = "logger")]
+            Item::Line(_) | Item::Format(_) => None,
+            Item::Flush(_) => None,
+        }
     }
 }
 

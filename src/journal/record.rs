@@ -1,17 +1,74 @@
 //! A record on its way to the log thread.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 
 use super::Place;
+use super::escape;
+use super::gauge::Share;
+use super::lines::Lines;
 
-/// A line of the log, before anybody has formatted it.
+/// A worker as the log names it.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) worker: u64,
+    pub(crate) pid: u32,
+    pub(super) share: Share,
+}
+
+impl Origin {
+    pub(crate) fn new(worker: u64, pid: u32) -> Arc<Self> {
+        Arc::new(Origin { worker, pid, share: Share::default() })
+    }
+}
+
+/// What stands before a worker's own words.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {} (pid {})", self.worker, self.pid)
+    }
+}
+
+/// A line of the master's own.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    level: log::Level,
-    target: Cow<'static, str>,
-    message: String,
-    place: Place,
+    pub(super) level: log::Level,
+    pub(super) target: Cow<'static, str>,
+    pub(super) message: String,
+    pub(super) place: Place,
 }
+
+/// Time, level, target and name of the worker, about.
+const ADDED: usize = 64;
+
+/// Captured lines of a worker.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(super) origin: Arc<Origin>,
+    pub(super) stream: Stream,
+    pub(super) lines: Lines,
+}
+
+/// Which of a worker's two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    /// The target and the level of its lines: stderr is where faults go.
+    fn manner(self) -> (&'static str, log::Level) {
+        match self {
+            Stream::Stdout => ("worker::stdout", log::Level::Info),
+            Stream::Stderr => ("worker::stderr", log::Level::Warn),
+        }
+    }
+}
+
+/// Takes a record as loggers know it, and the worker that it comes from.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(&log::Record<'_>, Option<&Origin>);
 
 impl Record {
     /// Of the master's own code.
@@ -21,19 +78,41 @@ impl Record {
 
     /// Bytes that it holds beside itself.
     pub(super) fn heap(&self) -> usize {
-        let target = match &self.target {
-            Cow::Borrowed(_) => 0,
-            Cow::Owned(text) => text.capacity(),
-        };
-        target + self.message.capacity()
+        self.message.capacity()
     }
 
-    /// The same as loggers know it.
-    pub(super) fn tell(&self, tell: impl FnOnce(&log::Record<'_>)) {
+    pub(super) fn tell(&self, tell: Tell<'_>) {
         let mut builder = log::Record::builder();
         builder.level(self.level).target(&self.target);
         builder.module_path_static(Some(self.place.module)).file_static(Some(self.place.file));
         builder.line(Some(self.place.line));
-        tell(&builder.args(format_args!("{}", self.message)).build());
+        tell(&builder.args(format_args!("{}", self.message)).build(), None);
     }
+}
+
+impl Output {
+    /// Bytes that it holds beside itself, and those that the log adds to each line: a million empty lines
+    /// are not little.
+    pub(super) fn heap(&self) -> usize {
+        let lines = usize::try_from(self.lines.count()).unwrap_or(usize::MAX);
+        self.lines.heap().saturating_add(lines.saturating_mul(ADDED))
+    }
+
+    pub(super) fn tell(&self, tell: Tell<'_>) {
+        let (target, level) = self.stream.manner();
+        for line in self.lines.iter() {
+            let mut builder = log::Record::builder();
+            builder.level(level).target(target);
+            let text = escape::bytes(line);
+            tell(&builder.args(format_args!("{text}")).build(), Some(&self.origin));
+        }
+    }
+}
+
+/// The same record with the worker's name before its message, for text and for loggers that know no workers.
+pub(crate) fn named(record: &log::Record<'_>, worker: &Origin, tell: impl FnOnce(&log::Record<'_>)) {
+    let mut named = log::Record::builder();
+    named.metadata(record.metadata().clone());
+    named.module_path(record.module_path()).file(record.file()).line(record.line());
+    tell(&named.args(format_args!("{worker}: {}", record.args())).build());
 }

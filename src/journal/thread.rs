@@ -4,15 +4,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::gauge::Gauge;
-use super::{Item, Place, Record, sink};
+use super::record::named;
+use super::{Item, Origin, Place, Record, sink};
 
 /// Written at once when so much is formatted, and whenever nothing more waits.
 const BATCH: usize = 64 << 10;
 /// How often at most the log says that lines were dropped: a flood must not fill it with that.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 
-/// Appends the record as a line of text, or nothing if it is filtered.
-pub(crate) type Formatter = Box<dyn FnMut(&log::Record<'_>, &mut Vec<u8>) + Send>;
+/// Appends the record, and the worker that it comes from, as a line of text; or nothing if it is filtered.
+pub(crate) type Formatter = Box<dyn FnMut(&log::Record<'_>, Option<&Origin>, &mut Vec<u8>) + Send>;
 
 /// Runs as long as the process.
 pub(super) fn run(items: &Receiver<Item>, gauge: &Gauge) {
@@ -51,30 +52,38 @@ impl Scribe<'_> {
     }
 
     fn take(&mut self, item: Item) {
-        let cost = item.cost();
-        match item {
-            Item::Record(record) => self.record(&record),
+        match &item {
+            Item::Record(record) => record.tell(&mut |record, worker| self.hand_on(record, worker)),
+            Item::Output(output) => output.tell(&mut |record, worker| self.hand_on(record, worker)),
             #[cfg(feature = "logger")]
-            Item::Line(line) => self.batch.extend_from_slice(&line),
+            Item::Line(line) => self.batch.extend_from_slice(line),
+            Item::Flush(done) => return self.flush(done),
             #[cfg(feature = "logger")]
-            Item::Format(formatter) => {
-                self.formatter = Some(formatter);
-                return;
-            }
-            Item::Flush(done) => return self.flush(&done),
+            Item::Format(_) => {}
         }
-        self.gauge.release(cost);
+        #[cfg(feature = "logger")]
+        if let Item::Format(formatter) = item {
+            self.formatter = Some(formatter);
+            return;
+        }
+        self.gauge.release(item.cost(), item.share());
+        self.write_when_full();
+    }
+
+    /// To our own formatter, or to the logger that the program has installed.
+    fn hand_on(&mut self, record: &log::Record<'_>, worker: Option<&Origin>) {
+        match (&mut self.formatter, worker) {
+            (Some(formatter), worker) => formatter(record, worker, &mut self.batch),
+            (None, None) => log::logger().log(record),
+            (None, Some(worker)) => named(record, worker, |record| log::logger().log(record)),
+        }
+        self.write_when_full();
+    }
+
+    fn write_when_full(&mut self) {
         if self.batch.len() >= BATCH {
             self.write();
         }
-    }
-
-    fn record(&mut self, record: &Record) {
-        let (formatter, batch) = (&mut self.formatter, &mut self.batch);
-        record.tell(|record| match formatter {
-            Some(formatter) => formatter(record, batch),
-            None => log::logger().log(record),
-        });
     }
 
     fn write(&mut self) {
@@ -100,7 +109,8 @@ impl Scribe<'_> {
         let message =
             format!("log lines dropped: {}; the log did not take them in time", dropped - self.told);
         let place = Place { module: module_path!(), file: file!(), line: line!() };
-        self.record(&Record::own(log::Level::Warn, "proteus_cluster", place, message));
+        let record = Record::own(log::Level::Warn, "proteus_cluster", place, message);
+        record.tell(&mut |record, worker| self.hand_on(record, worker));
         if sink::write(&self.batch).is_ok() {
             self.told = dropped;
         }

@@ -4,6 +4,7 @@
 //! of events, hands them to the core one at a time, and performs the actions that come back.
 #![warn(clippy::disallowed_macros)]
 
+mod capture;
 mod channel;
 mod hear;
 mod listener;
@@ -173,6 +174,7 @@ impl Master {
                 Source::Exit(worker) => self.look_for_exit(worker),
                 Source::Channel(worker) => self.read_channel(worker),
                 Source::Notify(worker) => self.read_notify(worker),
+                Source::Output(worker, stream) => self.read_output(worker, stream),
             }
         }
     }

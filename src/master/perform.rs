@@ -1,17 +1,19 @@
 //! Actions of the core, performed.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::Master;
+use super::capture::Pipes;
 use super::channel::Channel;
 use super::node::Dialect;
 use super::notify::NotifySocket;
 use super::outbox::Outbox;
 use super::process::Process;
 use super::spawn::{Newcomer, passing};
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, Output};
 use crate::handle::Word;
-use crate::journal::{self, Place};
+use crate::journal::{self, Origin, Place};
 use crate::message::ToWorker;
 use crate::node::{Farewell, Peer};
 use crate::peers::WorkerInfo;
@@ -56,16 +58,19 @@ impl Master {
         let dialect = Dialect::of(&self.config);
         let (channel, theirs) = Channel::pair().map_err(|error| passing("channel", &error))?;
         let notify = NotifySocket::bind(worker).map_err(|error| passing("notify socket", &error))?;
+        let pipes = self.pipes().map_err(|error| passing("output pipe", &error))?;
         let newcomer = Newcomer {
             worker,
             slot,
             generation,
             notify: notify.address(),
             listeners: self.listeners.for_slot(slot).collect(),
-            channel: std::os::fd::AsFd::as_fd(&theirs),
+            channel: theirs.as_fd(),
             dialect,
+            output: pipes.as_ref().map(|pipes| pipes.theirs.each_ref().map(AsFd::as_fd)),
         };
         let child = self.launcher.spawn(&mut self.spawner, &newcomer)?;
+        let capture = pipes.map(|pipes| pipes.capture(Origin::new(worker.0, child.pid)));
         let info = WorkerInfo::new(worker.0, slot, child.pid, generation.0);
         let process = Process {
             outbox: Arc::new(Outbox::new(info, channel.socket())),
@@ -78,6 +83,7 @@ impl Master {
             generation,
             messages_in: 0,
             handler_panics: 0,
+            capture,
         };
         journal::debug!(
             "worker {worker} (slot {slot}, generation {generation}) started as pid {}",
@@ -91,6 +97,16 @@ impl Master {
         self.peers.join(Arc::clone(&process.outbox));
         self.processes.insert(worker, process);
         Ok(())
+    }
+
+    /// Where a worker's output is captured, and as whom it may open them anew.
+    fn pipes(&self) -> std::io::Result<Option<Pipes>> {
+        match self.config.output.unwrap_or_default() {
+            Output::Inherit => Ok(None),
+            Output::Log => {
+                Pipes::new(self.launcher.changes_user().then(|| self.launcher.worker_uid())).map(Some)
+            }
+        }
     }
 
     fn disconnect(&mut self, worker: WorkerId, by: Notification) {

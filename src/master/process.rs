@@ -6,14 +6,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::Master;
-use super::channel::Channel;
+use super::capture::Capture;
+use super::channel::{Channel, Rest};
 use super::node::NodePeer;
 use super::notify::{NotifySocket, Said, Speaker, Turn};
 use super::on_demand::Asker;
 use super::outbox::{Full, Outbox};
 use super::token::Source;
 use crate::error::Cause;
-use crate::journal;
+use crate::journal::{self, Stream};
 use crate::message::ToWorker;
 use crate::supervisor::{Event, Generation, WorkerId};
 use crate::sys::process::{Child, Life, reap_stranger};
@@ -33,6 +34,8 @@ pub(super) struct Process {
     pub(super) generation: Generation,
     pub(super) messages_in: u64,
     pub(super) handler_panics: u64,
+    /// Its stdout and stderr, where they are not the master's own.
+    pub(super) capture: Option<Capture>,
 }
 
 impl Process {
@@ -41,7 +44,9 @@ impl Process {
         let exit = self.child.pidfd.as_ref().map(|pidfd| (Source::Exit(worker), pidfd.as_fd()));
         let channel = (Source::Channel(worker), self.channel.as_fd());
         let notify = (Source::Notify(worker), self.notify.as_fd());
-        [channel, notify].into_iter().chain(exit)
+        let captured = self.capture.iter().flat_map(Capture::pipes);
+        let output = captured.map(move |(stream, pipe)| (Source::Output(worker, stream), pipe));
+        [channel, notify].into_iter().chain(exit).chain(output)
     }
 }
 
@@ -49,7 +54,9 @@ impl Master {
     pub(super) fn watch(&self, source: Source, fd: BorrowedFd<'_>) -> std::io::Result<()> {
         let interest = match source {
             Source::Channel(_) => Interest::READABLE | Interest::WRITABLE,
-            Source::Signals | Source::Commands | Source::Exit(_) | Source::Notify(_) => Interest::READABLE,
+            Source::Signals | Source::Commands | Source::Exit(_) | Source::Notify(_) | Source::Output(..) => {
+                Interest::READABLE
+            }
         };
         self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), source.token(), interest)
     }
@@ -109,6 +116,20 @@ impl Master {
         }
     }
 
+    pub(super) fn read_output(&mut self, worker: WorkerId, stream: Stream) {
+        let capture = self.processes.get_mut(&worker).and_then(|process| process.capture.as_mut());
+        let Some(capture) = capture else { return };
+        match capture.read(stream, &mut self.buffer) {
+            Rest::Drained => {}
+            Rest::More => self.unfinished.push(Source::Output(worker, stream)),
+            Rest::Ended => {
+                if let Some(pipe) = capture.close(stream) {
+                    report(worker, self.poll.registry().deregister(&mut SourceFd(&pipe.as_raw_fd())));
+                }
+            }
+        }
+    }
+
     /// Without pidfds, SIGCHLD only says that somebody's child may have exited.
     pub(super) fn look_for_exits(&mut self) {
         let workers: Vec<WorkerId> = self.processes.keys().copied().collect();
@@ -131,13 +152,12 @@ impl Master {
         self.peers.leave(worker.0);
         let Some(process) = self.processes.remove(&worker) else { return };
         for (_, fd) in process.sources(worker) {
-            if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd())) {
-                journal::warn!("worker {worker}: {}", Cause(&error));
-            }
+            report(worker, self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd())));
         }
         self.unfinished.retain(|source| !source.is_of(worker));
         if let Some(status) = process.child.reap() {
-            self.events.push_back(Event::Exited { worker, status, stderr: Vec::new() });
+            let stderr = process.capture.map(|capture| capture.finish(&mut self.buffer)).unwrap_or_default();
+            self.events.push_back(Event::Exited { worker, status, stderr });
         }
         self.reap_orphans();
     }
@@ -153,5 +173,12 @@ impl Master {
                 }
             }
         }
+    }
+}
+
+/// What the event loop refuses is said, and changes nothing.
+fn report(worker: WorkerId, done: std::io::Result<()>) {
+    if let Err(error) = done {
+        journal::warn!("worker {worker}: {}", Cause(&error));
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Newcomer<'a> {
     pub(super) listeners: Vec<(&'a str, BorrowedFd<'a>)>,
     pub(super) channel: BorrowedFd<'a>,
     pub(super) dialect: Dialect,
+    /// Its stdout and stderr, where they are captured.
+    pub(super) output: Option<[BorrowedFd<'a>; 2]>,
 }
 
 impl Launcher {
@@ -100,6 +102,7 @@ impl Launcher {
             cwd: pinned.cwd(),
             credentials: self.credentials.as_ref(),
             stdin: self.null.as_fd(),
+            output: newcomer.output,
             fds,
         };
         spawner.spawn(&plan).map_err(|failure| self.failure(failure))

@@ -3,6 +3,7 @@
 
 use mio::Token;
 
+use crate::journal::Stream;
 use crate::supervisor::WorkerId;
 
 /// A source of events in the loop.
@@ -18,10 +19,12 @@ pub(super) enum Source {
     Channel(WorkerId),
     /// The worker's `NOTIFY_SOCKET` has a message.
     Notify(WorkerId),
+    /// The worker has written to its captured stdout or stderr.
+    Output(WorkerId, Stream),
 }
 
 /// Sources of a worker; ids count from 1, so the first tokens are free for the others.
-const KINDS: usize = 4;
+const KINDS: usize = 5;
 
 impl Source {
     pub(super) fn token(self) -> Token {
@@ -33,6 +36,8 @@ impl Source {
             Source::Exit(worker) => of(worker, 0),
             Source::Channel(worker) => of(worker, 1),
             Source::Notify(worker) => of(worker, 2),
+            Source::Output(worker, Stream::Stdout) => of(worker, 3),
+            Source::Output(worker, Stream::Stderr) => of(worker, 4),
         })
     }
 
@@ -40,7 +45,9 @@ impl Source {
     pub(super) fn is_of(self, worker: WorkerId) -> bool {
         match self {
             Source::Signals | Source::Commands => false,
-            Source::Exit(of) | Source::Channel(of) | Source::Notify(of) => of == worker,
+            Source::Exit(of) | Source::Channel(of) | Source::Notify(of) | Source::Output(of, _) => {
+                of == worker
+            }
         }
     }
 
@@ -53,6 +60,8 @@ impl Source {
             (_, 0) => Some(Source::Exit(worker)),
             (_, 1) => Some(Source::Channel(worker)),
             (_, 2) => Some(Source::Notify(worker)),
+            (_, 3) => Some(Source::Output(worker, Stream::Stdout)),
+            (_, 4) => Some(Source::Output(worker, Stream::Stderr)),
             (_, _) => None,
         }
     }
@@ -66,7 +75,8 @@ mod tests {
     fn tokens_name_their_source_and_no_other() {
         let sources = [Source::Signals, Source::Commands].into_iter().chain((1..5).flat_map(|id| {
             let worker = WorkerId(id);
-            [Source::Exit(worker), Source::Channel(worker), Source::Notify(worker)]
+            let output = [Stream::Stdout, Stream::Stderr].map(|stream| Source::Output(worker, stream));
+            [Source::Exit(worker), Source::Channel(worker), Source::Notify(worker)].into_iter().chain(output)
         }));
         let mut seen = Vec::new();
         for source in sources {

@@ -30,6 +30,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) cwd: Option<BorrowedFd<'a>>,
     pub(crate) credentials: Option<&'a Credentials>,
     pub(crate) stdin: BorrowedFd<'a>,
+    /// Its stdout and stderr; `None` is our own.
+    pub(crate) output: Option<[BorrowedFd<'a>; 2]>,
     pub(crate) fds: Vec<BorrowedFd<'a>>,
 }
 
@@ -196,6 +198,8 @@ struct Room {
     cwd: RawFd,
     credentials: Option<(Option<uid_t>, Option<gid_t>, *const gid_t, usize)>,
     stdin: RawFd,
+    /// Stdout and stderr, unless they are the parent's.
+    output: Option<[RawFd; 2]>,
     /// The descriptors to pass; replaced by their copies above the target range.
     fds: Vec<RawFd>,
     failed: Option<(Step, c_int)>,
@@ -229,6 +233,7 @@ impl Room {
             cwd: plan.cwd.map_or(NOWHERE, |cwd| cwd.as_raw_fd()),
             credentials: plan.credentials.map(|c| (c.uid, c.gid, c.groups.as_ptr(), c.groups.len())),
             stdin: plan.stdin.as_raw_fd(),
+            output: plan.output.map(|both| both.map(|fd| fd.as_raw_fd())),
             fds: plan.fds.iter().map(AsRawFd::as_raw_fd).collect(),
             failed: None,
         }
@@ -346,23 +351,25 @@ fn raw_ok(result: libc::c_long) -> Result<(), Step> {
     if result < 0 { Err(Step::Credentials) } else { Ok(()) }
 }
 
-/// Puts the descriptors at 0 and 3, 4, 5… by way of numbers above them, so that none overwrites another
+/// Puts the descriptors at 0 to 2 and 3, 4, 5… by way of numbers above them, so that none overwrites another
 /// and each loses its close-on-exec flag, and lets the exec close everything else, whatever the host program has opened.
 unsafe fn place_descriptors(room: &mut Room) -> Result<(), Step> {
     let end = 3 + c_int::try_from(room.fds.len()).map_err(|_| Step::Descriptors)?;
     // SAFETY: descriptors of this process alone (no CLONE_FILES).
     unsafe {
-        room.stdin = libc::fcntl(room.stdin, libc::F_DUPFD_CLOEXEC, end);
-        ok(room.stdin, Step::Descriptors)?;
         if room.image != NOWHERE {
             room.image = libc::fcntl(room.image, libc::F_DUPFD_CLOEXEC, end);
             ok(room.image, Step::Descriptors)?;
         }
-        for fd in &mut room.fds {
+        let moved = std::iter::once(&mut room.stdin).chain(room.output.iter_mut().flatten());
+        for fd in moved.chain(&mut room.fds) {
             *fd = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, end);
             ok(*fd, Step::Descriptors)?;
         }
         ok(libc::dup2(room.stdin, 0), Step::Descriptors)?;
+        for (target, &fd) in (1..).zip(room.output.iter().flatten()) {
+            ok(libc::dup2(fd, target), Step::Descriptors)?;
+        }
         for (target, &fd) in (3..end).zip(&room.fds) {
             ok(libc::dup2(fd, target), Step::Descriptors)?;
         }

@@ -98,14 +98,19 @@ fn without_listeners_nothing_is_said_of_them() {
 
 /// 0, 1, 2, six listeners, the channel at 9; blocking, all of them.
 #[track_caller]
-fn assert_exact_descriptors(master: &Master, pid: u32) {
+fn assert_exact_descriptors(master: &Master, pid: u32, output: &str) {
     let exact: Vec<u32> = (0..=9).collect();
     // A program that starts opens this and that, and closes it again.
     wait_until("exactly 0 to 9", || proc::open_files(pid).into_keys().collect::<Vec<_>>() == exact);
     let files = proc::open_files(pid);
     assert_eq!(files[&0], "/dev/null");
-    let masters = proc::open_files(master.pid());
-    assert_eq!((&files[&1], &files[&2]), (&masters[&1], &masters[&2]));
+    match output {
+        "inherit" => {
+            let masters = proc::open_files(master.pid());
+            assert_eq!((&files[&1], &files[&2]), (&masters[&1], &masters[&2]));
+        }
+        _ => assert!([1, 2].iter().all(|number| files[number].starts_with("pipe:")), "{files:?}"),
+    }
     let sockets: BTreeSet<&String> = (3..=9).map(|number| &files[&number]).collect();
     assert!(sockets.len() == 7 && sockets.iter().all(|target| target.starts_with("socket:")), "{files:?}");
     for number in 3..=9 {
@@ -118,11 +123,18 @@ fn assert_exact_descriptors(master: &Master, pid: u32) {
 /// Also when the master was started with more descriptors than its own, and after many restarts.
 #[test]
 fn the_exact_descriptors() {
+    for output in ["inherit", "log"] {
+        exact_descriptors(output);
+    }
+}
+
+fn exact_descriptors(output: &str) {
     let scene = Scene::new("descriptors");
     let script = r#"echo '{"cmd":"PROTEUS_READY"}' >&$PROTEUS_CHANNEL_FD; exec sleep 1000"#;
     let mut settings = shell_settings(script);
     settings["listen"] = six_listeners();
     settings["canary"] = json!(0);
+    settings["output"] = json!(output);
     let master = Master::start(
         &scene,
         by_shell(&scene, &settings, "exec 3</dev/null 5</dev/zero 7>/dev/null 9</dev/null"),
@@ -132,7 +144,7 @@ fn the_exact_descriptors() {
         wait_until("the shell has become a sleep", || proc::command(pid).starts_with("sleep"));
         pid
     };
-    assert_exact_descriptors(&master, wait());
+    assert_exact_descriptors(&master, wait(), output);
     let of_the_master = proc::descriptors(master.pid());
     for id in 1..=20 {
         master.signal(libc::SIGUSR2);
@@ -140,7 +152,7 @@ fn the_exact_descriptors() {
             status["restart"]["id"] == id && status["restart"]["state"] == "completed"
         });
     }
-    assert_exact_descriptors(&master, wait());
+    assert_exact_descriptors(&master, wait(), output);
     wait_until("the master has no more than before", || proc::descriptors(master.pid()) <= of_the_master);
     master.assert_no_zombies();
     master.stop(&scene);
@@ -272,7 +284,8 @@ fn another_user_gets_no_privileged_port() {
     let master = Master::run(&scene, &settings);
     let answer = |thing: &str| {
         let line = master.wait_log(&format!("answer: {{\"address\":\"{thing}\""));
-        serde_json::from_str::<Value>(line.strip_prefix("answer: ").expect("the shell's line")).expect("JSON")
+        let (_, answer) = line.split_once("answer: ").expect("the shell's line");
+        serde_json::from_str::<Value>(answer).expect("JSON")
     };
     for thing in [scene.address(80), "unix:/run/proteus-test.sock".into()] {
         let answer = answer(&thing);

@@ -1,9 +1,12 @@
 //! The log: nobody waits for whoever reads it.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use crate::harness::master::shell_workers;
-use crate::harness::{Master, Scene};
+use crate::harness::master::{shell_settings, shell_workers};
+use crate::harness::{Master, Scene, eventually, proc, wait_until};
 
 /// A worker that makes the master log without end: not one of its lines is JSON.
 const CHATTER: &str = "eval \"exec 1>&$PROTEUS_CHANNEL_FD\"; while :; do echo nonsense; done";
@@ -43,10 +46,153 @@ fn an_end_writes_what_is_queued() {
     let output = Command::new(crate::harness::proteus())
         .args(["run", "--config"])
         .arg(config)
-        .env(crate::harness::proc::TAG, &scene.tag)
+        .env(proc::TAG, &scene.tag)
         .output()
         .expect("it runs");
     assert_eq!(output.status.code(), Some(3));
     let log = String::from_utf8(output.stderr).expect("UTF-8");
     assert!(log.lines().last().is_some_and(|line| line.contains("giving up")), "{log}");
+}
+
+/// `yes`, and a reader of the log that stands still: drops, counted to the line.
+#[test]
+fn a_flood_on_stdout_starves_nobody_and_its_drops_are_counted_exactly() {
+    const LINES: u64 = 3_000_000;
+    let scene = Scene::new("flood");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let script = format!("yes | head -n {LINES}; touch done; exec sleep 1000");
+    let mut settings = shell_workers(1, &script);
+    settings["output"] = "log".into();
+    let mut command = Master::command(&scene, &settings);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
+    let master = Master::start_as_is(&scene, command);
+    master.wait_one_ready();
+    let before = proc::resident(master.pid());
+    wait_until("the whole flood", || {
+        let asked = Instant::now();
+        let looked = master.try_status().is_some();
+        assert!(asked.elapsed() < Duration::from_secs(2), "a status took {:?}", asked.elapsed());
+        let grown = proc::resident(master.pid()).saturating_sub(before);
+        assert!(grown < 32 << 20, "grown by {grown} bytes");
+        looked && scene.path("done").exists()
+    });
+    let dropped = settled_drops(&master);
+    assert!(dropped > LINES / 2, "{dropped}");
+    let log = read_on(reader);
+    let count = |what: fn(&str) -> u64| log.lock().unwrap().iter().map(|line| what(line)).sum::<u64>();
+    wait_until("the log's word on it", || count(told) >= dropped);
+    wait_until("all other lines", || count(is_y) + dropped >= LINES);
+    master.stop(&scene);
+    assert_eq!(
+        (count(is_y) + dropped, count(told)),
+        (LINES, dropped),
+        "each line was written, or dropped and told"
+    );
+}
+
+fn read_on(reader: std::io::PipeReader) -> Arc<Mutex<Vec<String>>> {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&log);
+    std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines().map_while(Result::ok) {
+            lines.lock().unwrap().push(line);
+        }
+    });
+    log
+}
+
+fn is_y(line: &str) -> u64 {
+    line.ends_with("): y").into()
+}
+
+/// The count in a line that tells of dropped ones.
+fn told(line: &str) -> u64 {
+    let count = line.split_once("log lines dropped: ").and_then(|(_, rest)| rest.split(';').next());
+    count.map_or(0, |count| count.parse().expect("a count"))
+}
+
+/// The count of dropped lines once it stands still: what was in the pipe has been taken.
+fn settled_drops(master: &Master) -> u64 {
+    let count = || master.status()["dropped"]["logLines"].as_u64().expect("a count");
+    let mut last = (count(), Instant::now());
+    eventually("a count that stands still", || {
+        let now = count();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        (last.1.elapsed() > Duration::from_millis(300)).then_some(now)
+    })
+}
+
+#[test]
+fn captured_lines_are_whole_safe_and_named() {
+    let scene = Scene::new("captured");
+    let script = r"printf 'one\r\n\033[31mred\0\377\n' >&2
+        printf '[2026-01-01T00:00:00Z ERROR forged] x\nsplit '; sleep 0.1; printf 'late\n'
+        head -c 20000 /dev/zero | tr '\0' 'z'; exit 3";
+    let mut settings = shell_settings(script);
+    settings["output"] = "log".into();
+    settings["maxForkCount"] = 0.into();
+    let mut master = Master::run(&scene, &settings);
+    let pid = master.wait_log(": one").split_once("(pid ").expect("named").1.to_owned();
+    let pid = pid.split(')').next().expect("a pid");
+    let status = master.wait_exit();
+    assert_eq!(status.code(), Some(3));
+    let log = master.wait_log("giving up") + "\n" + &master.log_text();
+    let said = |level: &str, target: &str, text: &str| {
+        let line = format!(" {level} {target}] worker 1 (pid {pid}): {text}");
+        assert!(log.lines().any(|found| found.ends_with(&line)), "no line {line:?} in\n{log}");
+    };
+    said("WARN ", "worker::stderr", "one");
+    said("WARN ", "worker::stderr", "\\u{1b}[31mred\\0\u{fffd}");
+    said("INFO ", "worker::stdout", "[2026-01-01T00:00:00Z ERROR forged] x");
+    said("INFO ", "worker::stdout", "split late");
+    let lengths: Vec<usize> = log.lines().filter(|line| line.ends_with("zz")).map(z_count).collect();
+    assert_eq!(lengths, [8192, 8192, 20000 - 2 * 8192], "an over-long line, and a last one without its end");
+}
+
+fn z_count(line: &str) -> usize {
+    line.matches('z').count()
+}
+
+#[test]
+fn the_last_lines_on_stderr_stand_in_the_status() {
+    let scene = Scene::new("last-stderr");
+    let script =
+        "i=0; while [ $i -lt 3000 ]; do echo line $i of sixty kilobytes >&2; i=$((i+1)); done; kill -ABRT $$";
+    let mut settings = shell_settings(script);
+    settings["output"] = "log".into();
+    settings["backoff"] = serde_json::json!({ "initial": 60000, "max": 60000 });
+    let master = Master::run(&scene, &settings);
+    let status = master.wait_status("the second end", |status| status["forks"]["crashes"] == 2);
+    let last = &status["workers"][0]["lastExit"];
+    assert_eq!((&last["cause"], &last["signal"]), (&"boot-failed".into(), &libc::SIGABRT.into()));
+    let lines = last["stderr"].as_array().expect("lines");
+    assert_eq!((lines.len(), lines[19].as_str()), (20, Some("line 2999 of sixty kilobytes")));
+    for worker in [1, 2] {
+        master.wait_log(&format!("worker {worker} (slot 0) died"));
+        for line in 0..3000 {
+            let text = format!("): line {line} of sixty kilobytes");
+            let name = format!("worker {worker} (pid ");
+            assert!(
+                master.log_lines().iter().any(|found| found.ends_with(&text) && found.contains(&name)),
+                "{text}"
+            );
+        }
+    }
+    master.stop(&scene);
+}
+
+#[test]
+fn a_grandchild_that_holds_the_pipes_delays_no_reap() {
+    let scene = Scene::new("grandchild");
+    let mut settings = shell_settings("setsid sh -c 'while :; do echo still here; done' & sleep 0.2; exit 4");
+    settings["output"] = "log".into();
+    settings["backoff"] = serde_json::json!({ "initial": 60000, "max": 60000 });
+    let master = Master::run(&scene, &settings);
+    let status = master.wait_status("two ends", |status| status["forks"]["crashes"] == 2);
+    assert_eq!(status["workers"][0]["lastExit"]["code"], 4);
+    let open = proc::open_files(master.pid());
+    assert!(open.values().filter(|target| target.starts_with("pipe:")).count() <= 2, "{open:?}");
+    master.stop(&scene);
 }

@@ -220,7 +220,9 @@ fn signals_blocked_or_ignored_at_the_start_change_nothing() {
 #[test]
 fn a_background_job_without_terminal_or_stdio_works() {
     let scene = Scene::new("nohup");
-    let inner = Master::command(&scene, &shell_workers(2, SLEEPER));
+    let mut settings = shell_workers(2, SLEEPER);
+    settings["output"] = "inherit".into();
+    let inner = Master::command(&scene, &settings);
     let mut command = Command::new("sh");
     command.args(["-c", r#"exec nohup "$@" <&- >&- 2>&-"#, "sh"]).arg(inner.get_program());
     command.args(inner.get_args());

@@ -121,3 +121,9 @@ pub(crate) fn file_flags(pid: u32, number: u32) -> i32 {
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags");
     i32::from_str_radix(flags.trim(), 8).expect("octal")
 }
+
+/// Bytes of memory that a process holds.
+pub(crate) fn resident(pid: u32) -> u64 {
+    let field = status_field(pid, "VmRSS").expect("it lives");
+    field.split(' ').next().and_then(|count| count.parse::<u64>().ok()).expect("kilobytes") * 1024
+}
