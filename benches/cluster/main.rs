@@ -6,6 +6,7 @@ mod crash;
 mod idle;
 mod process;
 mod requests;
+mod restart;
 mod roles;
 mod stage;
 
@@ -32,10 +33,12 @@ fn main() {
 }
 
 /// Each by the word that asks for it alone.
-const MEASUREMENTS: [(&str, fn()); 4] = [
+const MEASUREMENTS: [(&str, fn()); 6] = [
     ("crash", crash::replacement),
     ("heap", crash::beside_a_heap),
     ("requests", requests::per_second),
+    ("restart", restart::duration),
+    ("latency", restart::latency),
     ("idle", idle::master),
 ];
 

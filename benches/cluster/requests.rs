@@ -76,7 +76,7 @@ impl Server {
 }
 
 /// A port that was free a moment ago.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address")
 }
 
@@ -100,7 +100,7 @@ fn rate(address: SocketAddr) -> f64 {
     f64::from(count) / began.elapsed().as_secs_f64()
 }
 
-fn request(address: SocketAddr) {
+pub(crate) fn request(address: SocketAddr) {
     let mut stream = TcpStream::connect(address).expect("connected");
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("written");
     let mut answer = [0; 256];

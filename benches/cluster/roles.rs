@@ -15,7 +15,8 @@ pub(crate) fn play() -> bool {
     let Ok(role) = std::env::var(ROLE) else { return false };
     match role.split_once(':').unwrap_or((&role, "")) {
         ("begins", _) => begins(),
-        ("service", _) => service(),
+        ("service", _) => service(report),
+        ("silent", _) => service(|| ()),
         ("prefork", _) => prefork(),
         ("master", heap) => master(heap.parse().expect("MiB")),
         _ => panic!("unknown role {role}"),
@@ -36,12 +37,12 @@ fn begins() {
     std::thread::park();
 }
 
-/// The library's way.
-fn service() {
+/// The library's way; `begun` once it is ready.
+fn service(begun: fn()) {
     let worker = Worker::from_env().expect("a worker").expect("started by a master");
     let listener = worker.listener("http").expect("the listener");
     worker.ready().expect("told the master");
-    report();
+    begun();
     for stream in worker.incoming(&listener) {
         drop(respond(stream));
     }
