@@ -1,5 +1,6 @@
 //! Listeners that workers ask for while they run: bound once, shared by all that ask for the same.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ const FIRST_DESCRIPTOR: usize = 3;
 #[derive(Debug)]
 pub(super) struct OnDemand {
     pub(super) listener: Listener,
-    asked_in: Generation,
+    /// Generations whose workers have asked for it.
+    asked_in: BTreeSet<Generation>,
 }
 
 /// Who asks.
@@ -94,20 +96,14 @@ impl Listeners {
         let known = known.into_iter().find(|name| self.on_demand.contains_key(name));
         let name = match known {
             Some(name) => name,
-            None => self.add(candidates, index, options, asker.generation)?,
+            None => self.add(candidates, index, options)?,
         };
         let entry = self.on_demand.get_mut(&name).ok_or_else(shutting_down)?;
-        entry.asked_in = entry.asked_in.max(asker.generation);
+        entry.asked_in.insert(asker.generation);
         Ok(&mut entry.listener)
     }
 
-    fn add(
-        &mut self,
-        candidates: &[ListenAddress],
-        index: u64,
-        options: Option<Options>,
-        generation: Generation,
-    ) -> Result<String> {
+    fn add(&mut self, candidates: &[ListenAddress], index: u64, options: Option<Options>) -> Result<String> {
         let mut refusal = None;
         for address in candidates {
             self.permit(address)?;
@@ -121,7 +117,7 @@ impl Listeners {
                         node_data: Value::Null,
                         _file: file,
                     };
-                    self.on_demand.insert(name.clone(), OnDemand { listener, asked_in: generation });
+                    self.on_demand.insert(name.clone(), OnDemand { listener, asked_in: BTreeSet::new() });
                     return Ok(name);
                 }
                 Err(error) => {
@@ -160,7 +156,12 @@ impl Listeners {
 
     /// Drops what no worker of this or a later generation has asked for.
     pub(super) fn release(&mut self, unused_since: Generation) {
-        self.on_demand.retain(|_, entry| entry.asked_in >= unused_since);
+        self.on_demand.retain(|_, entry| entry.asked_in.last() >= Some(&unused_since));
+    }
+
+    /// Drops what the workers of this generation alone have asked for.
+    pub(super) fn forget(&mut self, generation: Generation) {
+        self.on_demand.retain(|_, entry| !entry.asked_in.remove(&generation) || !entry.asked_in.is_empty());
     }
 }
 

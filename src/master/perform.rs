@@ -32,7 +32,10 @@ impl Master {
             Action::CloseListeners => self.listeners.close(),
             Action::ReleaseListeners { unused_since } => self.listeners.release(unused_since),
             Action::CloseSlot { slot } => self.listeners.close_slot(slot),
-            Action::ForgetProgram { generation } => self.launcher.forget(generation),
+            Action::ForgetGeneration { generation } => {
+                self.launcher.forget(generation);
+                self.listeners.forget(generation);
+            }
             Action::Reply { ticket, reply } => self.reply(ticket, &reply),
             Action::Report(notice) => self.report(&notice),
             Action::Finish(ending) => return Some(ending),

@@ -22,8 +22,8 @@ pub(crate) enum Action {
     ReleaseListeners { unused_since: Generation },
     /// Close the sockets that this slot alone has: it was given up, and nobody is left in it.
     CloseSlot { slot: usize },
-    /// Let go of the program that this generation runs: nobody is started with it any more.
-    ForgetProgram { generation: Generation },
+    /// Let go of what this generation alone has, the program that it runs above all: nobody is started with it any more.
+    ForgetGeneration { generation: Generation },
     /// Answer somebody who gave an order.
     Reply { ticket: Ticket, reply: Reply },
     /// Put it in the log.

@@ -188,7 +188,7 @@ impl Supervisor {
         let replaced = self.policy.workers;
         self.report(Notice::RestartCompleted { id: rolling.id, replaced });
         self.act(Action::ReleaseListeners { unused_since: rolling.generation });
-        self.act(Action::ForgetProgram { generation: before });
+        self.act(Action::ForgetGeneration { generation: before });
         self.finish_restart(rolling, replaced, &Verdict::Completed);
     }
 
@@ -197,7 +197,7 @@ impl Supervisor {
         let Some(rolling) = self.rolling.take() else { return };
         let (id, total, replaced) = (rolling.id, self.policy.workers, self.seats_of(rolling.generation));
         self.report(Notice::RestartAborted { id, replaced, total, reason: reason.clone() });
-        self.act(Action::ForgetProgram { generation: rolling.generation });
+        self.act(Action::ForgetGeneration { generation: rolling.generation });
         let failed = culprit.map(|culprit| culprit.last_exit().clone());
         self.finish_restart(rolling, replaced, &Verdict::Aborted { reason, failed });
     }

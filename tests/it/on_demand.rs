@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 
 use serde_json::{Value, json};
 
-use crate::harness::master::role_settings;
+use crate::harness::master::{role_settings, shell_settings};
 use crate::harness::{Master, Scene, get, wait_until};
 
 fn settings(scene: &Scene, address: &str) -> Value {
@@ -28,6 +28,31 @@ fn names(master: &Master) -> Vec<Value> {
     let status = master.status();
     let listeners = status["listeners"].as_array().expect("a list");
     listeners.iter().map(|listener| listener["address"].clone()).collect()
+}
+
+/// The first replacement asks for a listener of its own and fails; nobody else has any use for it.
+#[test]
+fn what_a_refused_release_alone_asked_for_is_released() {
+    let scene = Scene::new("on-demand-refused");
+    let address = scene.address(8080);
+    let script = format!(
+        r#"say() {{ echo "$1" >&$PROTEUS_CHANNEL_FD; }}
+        [ $PROTEUS_GENERATION = 1 ] && say '{{"cmd":"PROTEUS_READY"}}' && exec sleep 1000
+        say '{{"cmd":"PROTEUS_LISTEN","address":"{address}"}}'
+        until [ -e fail ]; do sleep 0.02; done
+        exit 7"#
+    );
+    let mut settings = shell_settings(&script);
+    settings["ready"] = json!("notify");
+    let master = Master::run(&scene, &settings);
+    master.wait_one_ready();
+    master.signal(libc::SIGUSR2);
+    wait_until("bound", || TcpStream::connect(&address).is_ok());
+    scene.write("fail", "");
+    master.wait_status("refused", |status| status["restart"]["state"] == "aborted");
+    assert!(names(&master).is_empty());
+    wait_until("released", || TcpStream::connect(&address).is_err());
+    master.stop(&scene);
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Books {
                 Ok(())
             }
             Action::CloseSlot { slot } => self.close_slot(*slot),
-            Action::ForgetProgram { generation } => self.forget(*generation),
+            Action::ForgetGeneration { generation } => self.forget(*generation),
             Action::Reply { ticket, reply } => self.answer(*ticket, reply),
             Action::Report(notice) => self.reported(notice),
             Action::Finish(ending) => self.finish(ending),
@@ -513,7 +513,7 @@ fn is_only_said(action: &Action) -> bool {
         | Action::CloseListeners
         | Action::ReleaseListeners { .. }
         | Action::CloseSlot { .. }
-        | Action::ForgetProgram { .. }
+        | Action::ForgetGeneration { .. }
         | Action::Reply { reply: Reply::Accepted | Reply::Ended(_), .. }
         | Action::Finish(_) => false,
     }

@@ -354,7 +354,7 @@ impl World {
             Action::CloseListeners
             | Action::ReleaseListeners { .. }
             | Action::CloseSlot { .. }
-            | Action::ForgetProgram { .. }
+            | Action::ForgetGeneration { .. }
             | Action::Reply { .. }
             | Action::Report(_)
             | Action::Finish(_) => {}

@@ -89,7 +89,7 @@ impl Cluster {
         for action in self.core.handle(self.now, event) {
             match &action {
                 Action::Report(notice) => self.notices.push(notice.clone()),
-                Action::ForgetProgram { generation } => self.forgotten.push(generation.0),
+                Action::ForgetGeneration { generation } => self.forgotten.push(generation.0),
                 Action::Spawn { worker, .. } => {
                     self.spawns += 1;
                     orders.push(spelled(&action));
@@ -228,7 +228,7 @@ fn spelled(action: &Action) -> String {
         Action::CloseListeners => "close".to_owned(),
         Action::ReleaseListeners { unused_since } => format!("release before {unused_since}"),
         Action::CloseSlot { slot } => format!("close slot {slot}"),
-        Action::ForgetProgram { generation } => format!("forget {generation}"),
+        Action::ForgetGeneration { generation } => format!("forget {generation}"),
         Action::Reply { ticket, reply } => match reply {
             Reply::Accepted => format!("{ticket} accepted"),
             Reply::Refused => format!("{ticket} refused"),
