@@ -7,15 +7,43 @@ use env_logger::{Env, Target, WriteStyle};
 use log::Log;
 
 use crate::journal::{self, Hold};
+use crate::sys::inherit::EarlyChannel;
+use crate::worker::{self, Shipper};
 
-/// Logs through `env_logger`: one call at the start of `main`, in the master and in the workers alike.
+/// The one call at the start of `main`, in the master and in the workers alike. Does nothing if the program has
+/// a logger already.
 ///
-/// `RUST_LOG` chooses what is shown; without it `info` and louder. Lines go to stderr, coloured on a terminal
-/// (`RUST_LOG_STYLE` and `NO_COLOR` are heard), by way of a thread and a bounded queue: a reader of stderr that
-/// stands still never stops whoever logs. What the queue has no room for is dropped; the log says how many
-/// lines, and so does `dropped.logLines` of the status. What is queued when the process exits is written first,
-/// for up to a second. Does nothing if the program has a logger already.
+/// `RUST_LOG` chooses what is shown; without it `info` and louder.
+///
+/// In the master, and in any program that is no worker, lines are written through `env_logger`: to stderr, or to
+/// the file of the setting `logFile`; coloured on a terminal (`RUST_LOG_STYLE` and `NO_COLOR` are heard). They go
+/// by way of a thread and a bounded queue: a reader of stderr that stands still never stops whoever logs. What the
+/// queue has no room for is dropped; the log says how many lines, and so does `dropped.logLines` of the status.
+/// What is queued when the process exits is written first, for up to a second.
+///
+/// In a worker, lines that pass `RUST_LOG` go to the master over the channel, in order with the worker's messages,
+/// and the master writes them through whatever logger it has, with the worker's id and pid. They never wait: what
+/// a full channel does not take is dropped, and counted with the rest. The message of a panic is logged before the
+/// program's own panic hook runs.
 pub fn init() {
+    match worker::early_channel() {
+        Some(channel) => init_worker(channel),
+        None => init_master(),
+    }
+}
+
+fn init_worker(channel: EarlyChannel) {
+    let rules = builder().build();
+    let filter = rules.filter();
+    if log::set_boxed_logger(Box::new(Shipper::new(rules, channel))).is_ok() {
+        log::set_max_level(filter);
+        Shipper::hook_panics();
+    }
+}
+
+/// For a program that is a master and nothing else, also where another cluster has started it.
+#[doc(hidden)]
+pub fn init_master() {
     let Ok(hold) = journal::start() else {
         // No thread to be had: the plain way, then. A logger that is there already stays.
         return drop(builder().try_init());

@@ -5,6 +5,7 @@
 
 mod envelope;
 mod framer;
+mod log_line;
 mod user;
 
 use std::fmt;
@@ -12,6 +13,9 @@ use std::fmt;
 use serde_json::{Value, json};
 
 pub(crate) use self::framer::{Framer, Line, MAX_LINE};
+pub(crate) use self::log_line::LogLine;
+#[cfg(feature = "logger")]
+pub(crate) use self::log_line::encode as encode_record;
 pub use self::user::Message;
 pub(crate) use self::user::Outgoing;
 
@@ -52,19 +56,15 @@ pub(crate) enum FromWorker {
         text: String,
     },
     Log(LogLine),
+    /// So many lines of its log found the channel full, and are lost.
+    LogDropped {
+        count: u64,
+    },
     /// It asks to be replaced.
     RestartMe,
     User(Message),
     /// A `cmd` of the reserved kind that this version does not know: not for listeners.
     Reserved(String),
-}
-
-/// A record of a worker's log. In other languages only `message` is needed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LogLine {
-    pub(crate) level: log::Level,
-    pub(crate) target: String,
-    pub(crate) message: String,
 }
 
 impl FromWorker {
@@ -78,6 +78,10 @@ impl FromWorker {
         let Some(cmd) = message.cmd().filter(|cmd| is_reserved(cmd)) else {
             return Ok(FromWorker::User(message));
         };
+        // The one kind that comes in floods is read without a detour.
+        if cmd == "PROTEUS_LOG" {
+            return LogLine::parse(message.line()).map(FromWorker::Log);
+        }
         let value = message.value();
         Ok(match cmd {
             "PROTEUS_HELLO" => FromWorker::Hello,
@@ -87,7 +91,7 @@ impl FromWorker {
             "PROTEUS_LISTEN" => FromWorker::Listen { address: text(value, cmd, "address")? },
             "PROTEUS_FAILED" => FromWorker::Failed { reason: text(value, cmd, "reason")? },
             "PROTEUS_PANICKED" => FromWorker::Panicked { text: text(value, cmd, "text")? },
-            "PROTEUS_LOG" => FromWorker::Log(LogLine::parse(value, cmd)?),
+            "PROTEUS_LOG_DROPPED" => FromWorker::LogDropped { count: number(value, cmd, "count")? },
             other => FromWorker::Reserved(other.to_owned()),
         })
     }
@@ -102,23 +106,13 @@ impl FromWorker {
             FromWorker::Listen { address } => line(&json!({ "cmd": "PROTEUS_LISTEN", "address": address })),
             FromWorker::Failed { reason } => line(&json!({ "cmd": "PROTEUS_FAILED", "reason": reason })),
             FromWorker::Panicked { text } => line(&json!({ "cmd": "PROTEUS_PANICKED", "text": text })),
-            FromWorker::Log(LogLine { level, target, message }) => line(&json!({
-                "cmd": "PROTEUS_LOG", "level": level.as_str(), "target": target, "message": message,
-            })),
+            FromWorker::Log(record) => record.encode(),
+            FromWorker::LogDropped { count } => {
+                line(&json!({ "cmd": "PROTEUS_LOG_DROPPED", "count": count }))
+            }
             FromWorker::User(message) => line(message.value()),
             FromWorker::Reserved(cmd) => line(&json!({ "cmd": cmd })),
         }
-    }
-}
-
-impl LogLine {
-    fn parse(value: &Value, cmd: &str) -> Result<Self, Garbage> {
-        let level = value.get("level").and_then(Value::as_str).unwrap_or("info");
-        Ok(LogLine {
-            level: level.parse().map_err(|_| Garbage(format!("{cmd}: unknown level {level:?}")))?,
-            target: value.get("target").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            message: text(value, cmd, "message")?,
-        })
     }
 }
 
@@ -177,6 +171,10 @@ impl ToWorker {
 /// Whether users may not send this `cmd`.
 pub(crate) fn is_reserved(cmd: &str) -> bool {
     cmd.starts_with("PROTEUS_") || cmd.starts_with("NODE_")
+}
+
+fn number(value: &Value, cmd: &str, key: &str) -> Result<u64, Garbage> {
+    value.get(key).and_then(Value::as_u64).ok_or_else(|| Garbage(format!("{cmd} without the number {key:?}")))
 }
 
 fn text(value: &Value, cmd: &str, key: &str) -> Result<String, Garbage> {
@@ -240,15 +238,16 @@ mod tests {
     }
 
     #[test]
-    fn a_log_line_needs_only_its_message() {
-        let parsed = FromWorker::parse(br#"{"cmd":"PROTEUS_LOG","message":"m"}"#);
-        let expected = LogLine { level: log::Level::Info, target: String::new(), message: "m".into() };
-        assert_eq!(parsed, Ok(FromWorker::Log(expected)));
-    }
-
-    #[test]
     fn every_line_survives_the_wire() {
-        let log = LogLine { level: log::Level::Warn, target: "app".into(), message: "a\nb".into() };
+        let log = LogLine {
+            level: log::Level::Warn,
+            target: "app".into(),
+            message: "a\nb".into(),
+            module: None,
+            file: Some("src/main.rs".into()),
+            line: Some(7),
+            kv: [("n".to_owned(), 1.into())].into_iter().collect(),
+        };
         let from = [
             FromWorker::Hello,
             FromWorker::Ready,
@@ -258,6 +257,7 @@ mod tests {
             FromWorker::Failed { reason: "line one\nline two \u{1b}[31m \0".into() },
             FromWorker::Panicked { text: "at\nall".into() },
             FromWorker::Log(log),
+            FromWorker::LogDropped { count: 3 },
             FromWorker::User(user(&json!({ "text": "a\nb", "n": [1, 2.5, null] }))),
             FromWorker::Reserved("PROTEUS_LATER".into()),
         ];

@@ -16,6 +16,6 @@ pub(super) fn run(parser: &mut Parser) -> Result<ExitCode, Refusal> {
 }
 
 fn start(config: Config) -> Result<ExitCode> {
-    logger::init();
+    logger::init_master();
     Ok(Cluster::new(config)?.run()?.report())
 }

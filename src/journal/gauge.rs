@@ -1,6 +1,6 @@
 //! How much waits in the queue, and what it had no room for.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Bytes that may wait, overhead included: some tens of thousands of lines.
 const ROOM: usize = 8 << 20;
@@ -14,11 +14,13 @@ const RESERVE: usize = 1 << 20;
 pub(super) struct Gauge {
     held: AtomicUsize,
     dropped: AtomicU64,
+    /// A wake-up is under way: one is enough.
+    waking: AtomicBool,
 }
 
 impl Gauge {
     pub(super) const fn new() -> Self {
-        Gauge { held: AtomicUsize::new(0), dropped: AtomicU64::new(0) }
+        Gauge { held: AtomicUsize::new(0), dropped: AtomicU64::new(0), waking: AtomicBool::new(false) }
     }
 
     /// Takes room for `cost` bytes, if there is any: of the worker's share, or of all for the master itself.
@@ -40,6 +42,15 @@ impl Gauge {
         if let Some(share) = worker {
             share.0.fetch_sub(cost, Relaxed);
         }
+    }
+
+    /// Whether a wake-up is to be sent, which is then under way until [`Gauge::woken`].
+    pub(super) fn wake(&self) -> bool {
+        !self.waking.swap(true, Relaxed)
+    }
+
+    pub(super) fn woken(&self) {
+        self.waking.store(false, Relaxed);
     }
 
     pub(super) fn drop_lines(&self, lines: u64) {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 #[cfg(feature = "logger")]
 pub(crate) use record::named;
-pub(crate) use record::{Origin, Output, Record, Stream};
+pub(crate) use record::{Origin, Output, Record, Sent, Stream};
 #[cfg(feature = "logger")]
 pub(crate) use thread::Formatter;
 
@@ -28,6 +28,8 @@ use crate::sys::exit::{self, LastWord};
 use crate::sys::signal::Mask;
 use gauge::{Gauge, Share};
 use lines::Lines;
+
+use crate::message::LogLine;
 
 /// How long the end of the process waits for what is still queued.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -51,7 +53,9 @@ pub(crate) struct Hold(());
 enum Item {
     /// For whatever logger there is.
     Record(Record),
-    /// Lines of a worker, for the same.
+    /// A worker's record, for the same.
+    Sent(Box<Sent>),
+    /// Captured lines of a worker, for the same.
     Output(Output),
     /// A line that our logger has formatted already, on the thread that logged it.
     #[cfg(feature = "logger")]
@@ -59,6 +63,8 @@ enum Item {
     /// From now on the logger of the process is ours, and this is how it formats.
     #[cfg(feature = "logger")]
     Format(Formatter),
+    /// Nothing but a reason to look at the count of dropped lines.
+    Wake,
     /// Says when everything before it is written.
     Flush(Sender<()>),
 }
@@ -133,6 +139,24 @@ pub(crate) fn write(level: log::Level, target: &'static str, place: Place, messa
     }
 }
 
+/// A record that a worker has sent.
+pub(crate) fn sent(origin: &Arc<Origin>, line: LogLine) {
+    if put(Item::Sent(Box::new(Sent { origin: Arc::clone(origin), line }))).is_err() {
+        GAUGE.drop_lines(1);
+    }
+}
+
+/// Lines that a worker could not send.
+pub(crate) fn lost_by_worker(lines: u64) {
+    GAUGE.drop_lines(lines);
+    // So that the thread says it, should nothing else come.
+    if let Some(queue) = queue()
+        && GAUGE.wake()
+    {
+        let _ = queue.send(Item::Wake);
+    }
+}
+
 /// Captured lines of a worker. They come from a cluster that runs, and so the thread does.
 pub(crate) fn output(origin: &Arc<Origin>, stream: Stream, lines: Lines) {
     if lines.is_empty() {
@@ -191,12 +215,13 @@ impl Item {
         size_of::<Item>()
             + match self {
                 Item::Record(record) => record.heap(),
+                Item::Sent(sent) => size_of::<Sent>() + sent.line.heap(),
                 Item::Output(output) => output.heap(),
                 #[cfg(feature = "logger")]
                 Item::Line(line) => line.len(),
                 #[cfg(feature = "logger")]
                 Item::Format(_) => 0,
-                Item::Flush(_) => 0,
+                Item::Wake | Item::Flush(_) => 0,
             }
     }
 
@@ -204,12 +229,12 @@ impl Item {
     fn lines(&self) -> u64 {
         match self {
             Item::Output(output) => output.lines.count(),
-            Item::Record(_) => 1,
+            Item::Record(_) | Item::Sent(_) => 1,
             #[cfg(feature = "logger")]
             Item::Line(_) => 1,
             #[cfg(feature = "logger")]
             Item::Format(_) => 0,
-            Item::Flush(_) => 0,
+            Item::Wake | Item::Flush(_) => 0,
         }
     }
 
@@ -217,10 +242,11 @@ impl Item {
     fn share(&self) -> Option<&Share> {
         match self {
             Item::Output(output) => Some(&output.origin.share),
+            Item::Sent(sent) => Some(&sent.origin.share),
             Item::Record(_) => None,
             #[cfg(feature = "logger")]
             Item::Line(_) | Item::Format(_) => None,
-            Item::Flush(_) => None,
+            Item::Wake | Item::Flush(_) => None,
         }
     }
 }

@@ -4,10 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use log::kv;
+use serde_json::Value;
+
 use super::Place;
 use super::escape;
 use super::gauge::Share;
 use super::lines::Lines;
+use crate::message::LogLine;
 
 /// A worker as the log names it.
 #[derive(Debug)]
@@ -48,6 +52,13 @@ pub(crate) struct Output {
     pub(super) origin: Arc<Origin>,
     pub(super) stream: Stream,
     pub(super) lines: Lines,
+}
+
+/// A record that a worker has sent.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(super) origin: Arc<Origin>,
+    pub(super) line: LogLine,
 }
 
 /// Which of a worker's two.
@@ -109,10 +120,58 @@ impl Output {
     }
 }
 
+impl Sent {
+    pub(super) fn tell(&self, tell: Tell<'_>) {
+        let line = &self.line;
+        let pairs: Vec<(Cow<'_, str>, Pair<'_>)> =
+            line.kv.iter().map(|(key, value)| (escape::text(key), Pair::of(value))).collect();
+        let pairs: Vec<(&str, kv::Value<'_>)> =
+            pairs.iter().map(|(key, value)| (&**key, value.known())).collect();
+        let target = escape::text(&line.target);
+        let [module, file] = [&line.module, &line.file].map(|text| text.as_deref().map(escape::text));
+        let text = escape::text(&line.message);
+        let mut builder = log::Record::builder();
+        builder.level(line.level).target(&target).line(line.line).key_values(&pairs);
+        builder.module_path(module.as_deref()).file(file.as_deref());
+        tell(&builder.args(format_args!("{text}")).build(), Some(&self.origin));
+    }
+}
+
+/// A value of a worker's, as loggers take it.
+enum Pair<'a> {
+    Truth(bool),
+    Natural(u64),
+    Integer(i64),
+    Real(f64),
+    Text(Cow<'a, str>),
+}
+
+impl<'a> Pair<'a> {
+    fn of(value: &'a Value) -> Self {
+        let number = || value.as_u64().map(Pair::Natural).or(value.as_i64().map(Pair::Integer));
+        let simple = value.as_bool().map(Pair::Truth).or_else(number).or(value.as_f64().map(Pair::Real));
+        simple.unwrap_or_else(|| match value {
+            Value::String(text) => Pair::Text(escape::text(text)),
+            other => Pair::Text(Cow::Owned(escape::text(&other.to_string()).into_owned())),
+        })
+    }
+
+    fn known(&self) -> kv::Value<'_> {
+        match self {
+            Pair::Truth(truth) => (*truth).into(),
+            Pair::Natural(number) => (*number).into(),
+            Pair::Integer(number) => (*number).into(),
+            Pair::Real(number) => (*number).into(),
+            Pair::Text(text) => (&**text).into(),
+        }
+    }
+}
+
 /// The same record with the worker's name before its message, for text and for loggers that know no workers.
 pub(crate) fn named(record: &log::Record<'_>, worker: &Origin, tell: impl FnOnce(&log::Record<'_>)) {
     let mut named = log::Record::builder();
     named.metadata(record.metadata().clone());
     named.module_path(record.module_path()).file(record.file()).line(record.line());
+    named.key_values(record.key_values());
     tell(&named.args(format_args!("{worker}: {}", record.args())).build());
 }

@@ -54,9 +54,11 @@ impl Scribe<'_> {
     fn take(&mut self, item: Item) {
         match &item {
             Item::Record(record) => record.tell(&mut |record, worker| self.hand_on(record, worker)),
+            Item::Sent(sent) => sent.tell(&mut |record, worker| self.hand_on(record, worker)),
             Item::Output(output) => output.tell(&mut |record, worker| self.hand_on(record, worker)),
             #[cfg(feature = "logger")]
             Item::Line(line) => self.batch.extend_from_slice(line),
+            Item::Wake => return self.gauge.woken(),
             Item::Flush(done) => return self.flush(done),
             #[cfg(feature = "logger")]
             Item::Format(_) => {}

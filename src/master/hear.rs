@@ -7,7 +7,7 @@ use super::channel::Rest;
 use super::token::Source;
 use crate::dispatch::Mail;
 use crate::journal;
-use crate::message::{FromWorker, Garbage, Line, Message};
+use crate::message::{FromWorker, Garbage, Line, LogLine, Message};
 use crate::node::{self, Heard, Peer};
 use crate::supervisor::{Event, WorkerId};
 
@@ -135,7 +135,9 @@ impl Master {
             Ok(FromWorker::Listen { address }) => self.answer_listen(worker, address),
             Ok(FromWorker::Panicked { text }) => self.note_panic(worker, &text),
             Ok(FromWorker::User(message)) => return self.take_message(worker, message),
-            Ok(FromWorker::Log(_) | FromWorker::RestartMe | FromWorker::Reserved(_)) => {
+            Ok(FromWorker::Log(line)) => self.put_in_log(worker, line),
+            Ok(FromWorker::LogDropped { count }) => journal::lost_by_worker(count),
+            Ok(FromWorker::RestartMe | FromWorker::Reserved(_)) => {
                 journal::debug!("worker {worker}: a reserved line that this version has no use for");
             }
             Err(cause) => refused.add(cause),
@@ -148,6 +150,12 @@ impl Master {
         match self.processes.get(&worker).and_then(|process| process.node.as_ref()) {
             Some(_) => node::parse(text),
             None => FromWorker::parse(text).map(Heard::Line),
+        }
+    }
+
+    fn put_in_log(&self, worker: WorkerId, line: LogLine) {
+        if let Some(process) = self.processes.get(&worker) {
+            journal::sent(&process.origin, line);
         }
     }
 

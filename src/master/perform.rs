@@ -73,7 +73,8 @@ impl Master {
             output: pipes.as_ref().map(|pipes| pipes.theirs.each_ref().map(AsFd::as_fd)),
         };
         let child = self.launcher.spawn(&mut self.spawner, &newcomer)?;
-        let capture = pipes.map(|pipes| pipes.capture(Origin::new(worker.0, child.pid)));
+        let origin = Origin::new(worker.0, child.pid);
+        let capture = pipes.map(|pipes| pipes.capture(Arc::clone(&origin)));
         let info = WorkerInfo::new(worker.0, slot, child.pid, generation.0);
         let process = Process {
             outbox: Arc::new(Outbox::new(info, channel.socket())),
@@ -86,6 +87,7 @@ impl Master {
             generation,
             messages_in: 0,
             handler_panics: 0,
+            origin,
             capture,
         };
         journal::debug!(

@@ -14,7 +14,7 @@ use super::on_demand::Asker;
 use super::outbox::{Full, Outbox};
 use super::token::Source;
 use crate::error::Cause;
-use crate::journal::{self, Stream};
+use crate::journal::{self, Origin, Stream};
 use crate::message::ToWorker;
 use crate::supervisor::{Event, Generation, WorkerId};
 use crate::sys::process::{Child, Life, reap_stranger};
@@ -34,6 +34,8 @@ pub(super) struct Process {
     pub(super) generation: Generation,
     pub(super) messages_in: u64,
     pub(super) handler_panics: u64,
+    /// How the log names it.
+    pub(super) origin: Arc<Origin>,
     /// Its stdout and stderr, where they are not the master's own.
     pub(super) capture: Option<Capture>,
 }

@@ -36,6 +36,11 @@ impl Message {
         Ok(Message { line, cmd, request, value: OnceLock::new() })
     }
 
+    /// As it came.
+    pub(super) fn line(&self) -> &[u8] {
+        &self.line
+    }
+
     /// The text under `cmd`, where the value is an object that has one.
     pub fn cmd(&self) -> Option<&str> {
         self.cmd.as_deref()

@@ -5,6 +5,8 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::parent_id;
 
 use super::ancillary::peer_pid;
+#[cfg(feature = "logger")]
+use super::ancillary::send;
 use super::check;
 
 /// Where the systemd convention puts the first passed descriptor.
@@ -19,6 +21,31 @@ pub(crate) fn channel(number: RawFd) -> Option<OwnedFd> {
     }
     close_on_exec(number).ok()?;
     Some(descriptor.take())
+}
+
+/// The channel as [`channel`] would take it, to be written to before that.
+#[cfg(feature = "logger")]
+pub(crate) fn early_channel(number: RawFd) -> Option<EarlyChannel> {
+    let descriptor = adopt(number).ok()?;
+    (peer_pid(descriptor.as_fd()).ok()? == parent_id()).then_some(EarlyChannel(number))
+}
+
+/// The number of a descriptor that was found to be the channel.
+#[cfg(feature = "logger")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EarlyChannel(RawFd);
+
+#[cfg(feature = "logger")]
+impl EarlyChannel {
+    /// Writes whole lines. One that cannot be written has nobody to be told of it: the master is gone.
+    pub(crate) fn send(self, mut lines: &[u8]) {
+        // SAFETY: it is not -1; should the program have closed it, the call fails and nothing else.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.0) };
+        while !lines.is_empty() {
+            let Ok(sent) = send(socket, lines, None) else { return };
+            lines = &lines[sent..];
+        }
+    }
 }
 
 /// Takes over the passed listeners, from descriptor 3 on. To be called once in a process.

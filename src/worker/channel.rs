@@ -79,6 +79,12 @@ impl Channel {
         self.writer.send(&message.line)
     }
 
+    /// Where lines of the log leave.
+    #[cfg(feature = "logger")]
+    pub(super) fn writer(&self) -> &Arc<Writer> {
+        &self.writer
+    }
+
     /// Waits until everything that was taken has gone.
     pub(super) fn flush(&self) {
         self.writer.flush();

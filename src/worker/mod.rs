@@ -5,6 +5,8 @@ mod disconnect;
 mod handlers;
 mod incoming;
 mod listeners;
+#[cfg(feature = "logger")]
+mod logger;
 mod pulse;
 mod relay;
 mod serve;
@@ -42,6 +44,8 @@ use crate::sys::inherit;
 use crate::sys::signal::Mask;
 
 pub use self::incoming::{Accept, Incoming};
+#[cfg(feature = "logger")]
+pub(crate) use self::logger::Shipper;
 pub(crate) use self::serve::serve;
 
 /// This process as a worker of a cluster: its listeners, its readiness, and its order to disconnect.
@@ -94,6 +98,16 @@ fn flush_current() {
     }
 }
 
+fn channel_number() -> Option<i32> {
+    env::var("PROTEUS_CHANNEL_FD").ok()?.parse().ok()
+}
+
+/// The channel to the master whose worker this process is, for lines of the log: also before [`Worker::from_env`].
+#[cfg(feature = "logger")]
+pub(crate) fn early_channel() -> Option<inherit::EarlyChannel> {
+    channel_number().and_then(inherit::early_channel)
+}
+
 /// Who the master says that we are.
 #[derive(Debug, Clone, Copy)]
 struct Identity {
@@ -119,11 +133,14 @@ impl Worker {
     }
 
     fn take_env() -> Result<Option<Worker>> {
-        let number = env::var("PROTEUS_CHANNEL_FD").ok().and_then(|text| text.parse().ok());
-        let Some(channel) = number.and_then(inherit::channel) else { return Ok(None) };
+        let Some(channel) = channel_number().and_then(inherit::channel) else { return Ok(None) };
         match (Identity::from_env(), Listeners::from_env()) {
             (Ok(identity), Ok(listeners)) => {
                 let worker = Worker::start(identity, UnixStream::from(channel), listeners);
+                #[cfg(feature = "logger")]
+                if let Ok(worker) = &worker {
+                    logger::write_by(worker.0.channel.writer());
+                }
                 worker.map(Some).map_err(|error| Error::start("starting as a worker", error))
             }
             (Err(error), _) | (_, Err(error)) => {

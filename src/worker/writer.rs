@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::{lock, spawn_quiet};
 use crate::error::{Cause, Error, Kind, Result};
+use crate::message::FromWorker;
 use crate::sys::ancillary;
 
 /// What may gather; a sender who finds so much waits, so that the channel being full is felt by those who send.
 const BATCH: usize = 256 << 10;
+/// What may gather with lines of the log, which never wait: past it they are dropped.
+const LOG_BATCH: usize = 1 << 20;
 /// A line that follows a write so closely is part of a burst. It takes less than an answer could, so that a
 /// conversation is never mistaken for one.
 const BURST: Duration = Duration::from_micros(3);
@@ -31,6 +34,8 @@ struct Out {
     batch: Vec<u8>,
     pen: Pen,
     flusher: Flusher,
+    /// Lines of the log that found no room since the master was last told of such.
+    lost: u64,
     /// When the last write ended.
     wrote: Option<Instant>,
     /// Threads that wait for `moved`.
@@ -55,8 +60,14 @@ enum Flusher {
 
 impl Writer {
     pub(super) fn new(socket: Arc<UnixStream>) -> Self {
-        let out =
-            Out { batch: Vec::new(), pen: Pen::Free, flusher: Flusher::Unborn, wrote: None, waiting: 0 };
+        let out = Out {
+            batch: Vec::new(),
+            pen: Pen::Free,
+            flusher: Flusher::Unborn,
+            lost: 0,
+            wrote: None,
+            waiting: 0,
+        };
         Writer { socket, out: Mutex::new(out), work: Condvar::new(), moved: Condvar::new() }
     }
 
@@ -71,6 +82,22 @@ impl Writer {
         out.batch.extend_from_slice(lines);
         self.call_flusher(out);
         Ok(())
+    }
+
+    /// Takes a line of the log and never waits: what there is no room for is dropped, and the master is told how
+    /// many such there were as soon as it reads on.
+    #[cfg(feature = "logger")]
+    pub(super) fn offer(self: &Arc<Self>, line: &[u8]) {
+        let mut out = lock(&self.out);
+        match out.pen {
+            Pen::Broken(_) => {}
+            Pen::Free | Pen::Taken if out.batch.len() + line.len() > LOG_BATCH => out.lost += 1,
+            Pen::Free | Pen::Taken => {
+                out.tell_lost();
+                out.batch.extend_from_slice(line);
+                self.call_flusher(out);
+            }
+        }
     }
 
     /// Waits until everything that was taken has gone, and writes it if nobody else does: at the process's exit.
@@ -177,6 +204,7 @@ impl Writer {
             match out.pen {
                 Pen::Broken(_) => return false,
                 Pen::Free if !out.batch.is_empty() => {
+                    out.tell_lost();
                     std::mem::swap(&mut out.batch, batch);
                     out.pen = Pen::Taken;
                     if out.waiting > 0 {
@@ -198,7 +226,16 @@ impl Out {
         self.wrote.is_some_and(|at| at.elapsed() < BURST)
     }
 
+    /// Their place is behind the lines that left no room for them.
+    fn tell_lost(&mut self) {
+        let count = std::mem::take(&mut self.lost);
+        if count > 0 {
+            self.batch.extend(FromWorker::LogDropped { count }.encode());
+        }
+    }
+
     fn take(&mut self) -> Vec<u8> {
+        self.tell_lost();
         self.pen = Pen::Taken;
         std::mem::take(&mut self.batch)
     }

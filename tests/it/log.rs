@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::harness::master::{shell_settings, shell_workers};
+use serde_json::{Value, json};
+
+use crate::harness::master::{role_settings, shell_settings, shell_workers};
 use crate::harness::{Master, Scene, eventually, proc, wait_until};
 
 /// A worker that makes the master log without end: not one of its lines is JSON.
@@ -195,4 +197,112 @@ fn a_grandchild_that_holds_the_pipes_delays_no_reap() {
     let open = proc::open_files(master.pid());
     assert!(open.values().filter(|target| target.starts_with("pipe:")).count() <= 2, "{open:?}");
     master.stop(&scene);
+}
+
+/// Settings whose workers log as they are told to.
+fn logging(what: &str) -> Value {
+    let mut settings = role_settings(&format!("logs:{what}"));
+    settings["worker"] = 1.into();
+    settings["backoff"] = json!({ "initial": 60_000, "max": 60_000 });
+    settings
+}
+
+#[test]
+fn records_of_workers_reach_the_masters_log() {
+    let scene = Scene::new("records");
+    let mut command = Master::command(&scene, &logging("all-kinds"));
+    command.env("RUST_LOG", "debug,quiet=off");
+    let mut master = Master::start(&scene, command);
+    let pid = master.wait_one_ready();
+    let name = format!("worker 1 (pid {pid}): ");
+    let said = |level: &str, target: &str, text: &str| {
+        let line = format!(" {level} {target}] {name}{text}");
+        assert!(master.wait_log(&line).ends_with(&line), "{line}");
+    };
+    said("INFO ", "it::roles::logs", "before it is a worker");
+    said("ERROR", "it::roles::logs", "an error\\n[forged] \\u{1b}[31m");
+    said("WARN ", "app::db", "with key-values n=-3 ok=true who=a\\nb");
+    said("DEBUG", "it::roles::logs", "debug is on");
+    let long = master.wait_log("xxx");
+    assert_eq!(long.matches('x').count(), 64 << 10, "a message that is too long is cut");
+    assert!(!master.has_logged("filtered by RUST_LOG"));
+    master.signal(libc::SIGTERM);
+    assert_eq!(master.wait_exit().code(), Some(0));
+    master.wait_log("the last line of worker 1");
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn a_panic_reaches_the_log_by_both_ways() {
+    let scene = Scene::new("panic-record");
+    let master = Master::run(&scene, &logging("panic"));
+    let line = master.wait_log("lost\\nits head");
+    assert!(line.contains(" ERROR panic] worker 1 (pid "), "{line}");
+    assert!(line.contains("thread 'fatal' panicked at tests/it/roles/logs.rs:"), "{line}");
+    // The hook that was there had its turn.
+    assert!(master.wait_log("its head").contains("its head"));
+    let status = master.wait_status("its end", |status| status["workers"][0]["lastExit"]["code"] == 101);
+    assert!(status["workers"][0]["lastExit"]["stderr"].to_string().contains("thread 'fatal'"), "{status}");
+    master.stop(&scene);
+}
+
+#[test]
+fn sixty_kilobytes_and_an_abort() {
+    let scene = Scene::new("abort");
+    let master = Master::run(&scene, &logging("abort"));
+    let status = master.wait_status("its end", |status| status["forks"]["crashes"] == 2);
+    assert_eq!(status["workers"][0]["lastExit"]["signal"], libc::SIGABRT);
+    for number in 0..1000 {
+        master.wait_log(&format!(": number {number} of many"));
+    }
+    master.stop(&scene);
+}
+
+#[test]
+fn what_is_logged_just_before_the_exit_comes_in_order() {
+    let scene = Scene::new("in-order");
+    let master = Master::run(&scene, &logging("in-order"));
+    master.wait_status("its end", |status| status["workers"][0]["lastExit"]["code"] == 7);
+    master.wait_log(": line 1999");
+    let numbers = |text: &str| text.rsplit_once(": line ").and_then(|(_, number)| number.parse::<u32>().ok());
+    let lines = master.log_lines();
+    let first =
+        lines.iter().filter(|line| line.contains("] worker 1 (pid ")).filter_map(|line| numbers(line));
+    assert_eq!(first.collect::<Vec<_>>(), (0..2000).collect::<Vec<_>>());
+    master.stop(&scene);
+}
+
+#[test]
+fn any_language_logs_with_a_line() {
+    let scene = Scene::new("foreign-log");
+    let script = r#"exec 3>&$PROTEUS_CHANNEL_FD; printf '%s\n' '{"cmd":"PROTEUS_LOG","message":"plain\u0007"}' \
+        '{"cmd":"PROTEUS_LOG","level":"warning","target":"shop","message":"sold out","kv":{"left":0}}' \
+        '{"cmd":"PROTEUS_LOG"}' >&3; exec sleep 1000"#;
+    let master = Master::run(&scene, &shell_workers(1, script));
+    let line = master.wait_log("plain");
+    assert!(line.contains(" INFO  worker] worker 1 (pid ") && line.ends_with("plain\\u{7}"), "{line}");
+    let line = master.wait_log("sold out");
+    assert!(line.contains(" WARN  shop] worker 1 (pid ") && line.ends_with("sold out left=0"), "{line}");
+    master.wait_log("lines on its channel dropped: 1; the first: PROTEUS_LOG: missing field `message`");
+    master.stop(&scene);
+}
+
+#[test]
+fn a_flood_of_records_delays_nobody_and_is_counted() {
+    let scene = Scene::new("record-flood");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut settings = logging("flood");
+    settings["worker"] = 2.into();
+    let mut command = Master::command(&scene, &settings);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
+    let master = Master::start_as_is(&scene, command);
+    master.wait_ready(2);
+    master.wait_status("drops", |status| status["dropped"]["logLines"].as_u64() > Some(100_000));
+    let asked = Instant::now();
+    master.signal(libc::SIGUSR2);
+    master.wait_status("a restart", |status| status["restart"]["state"] == "completed");
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    assert!(proc::resident(master.pid()) < 64 << 20, "{} bytes", proc::resident(master.pid()));
+    master.stop(&scene);
+    drop(reader);
 }

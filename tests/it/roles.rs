@@ -3,6 +3,7 @@
 mod closure;
 mod guest;
 mod load;
+mod logs;
 mod manners;
 mod messages;
 mod sockets;
@@ -50,6 +51,7 @@ fn play() {
         "beats" => manners::beats(argument),
         "brief" => load::brief(argument),
         "mute" => load::mute(),
+        "logs" => logs::play(argument),
         "exits" => argument.parse().expect("a status"),
         _ => guest::play(name, argument),
     };

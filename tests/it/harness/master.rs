@@ -49,7 +49,11 @@ impl Master {
     /// The same with the command's own stdin, stdout and stderr; without a piped stderr there is no log.
     #[track_caller]
     pub(crate) fn start_as_is(scene: &Scene, mut command: Command) -> Self {
-        command.env(proc::TAG, &scene.tag).env("RUST_LOG", "debug").current_dir(&scene.folder);
+        let keeps = command.get_envs().any(|(key, _)| key == "RUST_LOG");
+        command.env(proc::TAG, &scene.tag).current_dir(&scene.folder);
+        if !keeps {
+            command.env("RUST_LOG", "debug");
+        }
         sys::die_with_me(&mut command);
         let mut child = command.spawn().expect("the master starts");
         let log = Arc::new(Mutex::new(Vec::new()));
