@@ -67,6 +67,8 @@ pub struct WorkerStatus {
     pub generation: u64,
     /// `starting`, `ready`, `disconnecting` or `backoff`.
     pub state: &'static str,
+    /// The port that it was given in place of `{port}`.
+    pub port: Option<u16>,
     /// What it does, in its own words (`STATUS=` by `sd_notify`).
     pub status: Option<String>,
     /// Milliseconds since its start.
@@ -213,6 +215,7 @@ impl WorkerStatus {
                 WorkerState::Disconnecting => "disconnecting",
                 WorkerState::Backoff => "backoff",
             },
+            port: None,
             status: None,
             uptime_ms: milliseconds(view.uptime),
             rss_bytes: None,

@@ -111,6 +111,9 @@ impl Builder {
     }
 
     /// The arguments of the program. By default none; for the running executable, the master's own.
+    ///
+    /// `{slot}`, `{id}`, `{generation}` and `{port}` are the worker's own; `{{slot}}` is the text `{slot}`, and
+    /// `${slot}` stays as it is. `{port}` is a port of 127.0.0.1 that was free, another for each worker.
     pub fn args<I>(self, args: I) -> Self
     where
         I: IntoIterator<Item: Into<OsString>>,
@@ -164,7 +167,8 @@ impl Builder {
         self
     }
 
-    /// A variable of the workers' environment, on top of the master's. The last value of a key counts.
+    /// A variable of the workers' environment, on top of the master's. The last value of a key counts; it is filled
+    /// in as [`args`](Builder::args) are.
     ///
     /// Keys that the master sets itself (`LISTEN_FDS`, `NOTIFY_SOCKET`, `PROTEUS_…`) are refused.
     pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {

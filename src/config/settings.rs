@@ -75,7 +75,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "args",
         flag: None,
         default: "none",
-        meaning: "arguments of the program",
+        meaning: "arguments of the program; {slot}, {id}, {generation} and {port} are filled in for each worker",
         take: |builder, given| given.list().map(|words| builder.config.args = Some(words)),
     },
     Setting {
@@ -89,7 +89,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "env",
         flag: Some(flag("env", "KEY=VALUE")),
         default: "none",
-        meaning: "environment of the workers, on top of the master's; may be repeated",
+        meaning: "environment of the workers, on top of the master's, filled in as args are; may be repeated",
         take: take_env,
     },
     Setting {

@@ -15,6 +15,8 @@ pub(crate) mod outbox;
 pub(crate) mod patience;
 mod perform;
 mod pidfile;
+mod placeholder;
+mod ports;
 mod process;
 mod program;
 mod reuseport;
@@ -217,6 +219,7 @@ impl Master {
         for row in &mut status.workers {
             if let Some(process) = self.processes.get(&WorkerId(row.id)) {
                 row.pid = Some(process.child.pid);
+                row.port = process.port;
                 row.status.clone_from(&process.status_text);
                 row.messages_in = process.messages_in;
                 row.handler_panics = process.handler_panics;

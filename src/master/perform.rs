@@ -62,6 +62,8 @@ impl Master {
         let (channel, theirs) = Channel::pair().map_err(|error| passing("channel", &error))?;
         let notify = NotifySocket::bind(worker).map_err(|error| passing("notify socket", &error))?;
         let pipes = self.pipes().map_err(|error| passing("output pipe", &error))?;
+        let is_given = |port| self.processes.values().any(|process| process.port == Some(port));
+        let port = self.launcher.port(is_given).map_err(|error| passing("a port for the worker", &error))?;
         let newcomer = Newcomer {
             worker,
             slot,
@@ -71,6 +73,7 @@ impl Master {
             channel: theirs.as_fd(),
             dialect,
             output: pipes.as_ref().map(|pipes| pipes.theirs.each_ref().map(AsFd::as_fd)),
+            port,
         };
         let child = self.launcher.spawn(&mut self.spawner, &newcomer)?;
         let origin = Origin::new(worker.0, child.pid);
@@ -82,6 +85,7 @@ impl Master {
             channel,
             node: (dialect == Dialect::Node).then(Peer::new),
             notify,
+            port,
             status_text: None,
             slot,
             generation,

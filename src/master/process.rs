@@ -28,6 +28,8 @@ pub(super) struct Process {
     /// What was said between the master and a Node worker.
     pub(super) node: Option<NodePeer>,
     pub(super) notify: NotifySocket,
+    /// The port that it was given to bind.
+    pub(super) port: Option<u16>,
     /// What it does, in its own words (`STATUS=`).
     pub(super) status_text: Option<String>,
     pub(super) slot: usize,

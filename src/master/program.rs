@@ -3,6 +3,7 @@
 //! A generation keeps its program and its working directory open for as long as it may start workers: only a
 //! restart looks at the paths again.
 
+use std::borrow::Cow;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -12,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::placeholder::{self, Values};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::sys::spawn::{Failure, Image, Step};
@@ -78,7 +80,9 @@ impl Program {
         let args = config.args.clone();
         let cwd = config.cwd.as_deref().map(check_folder).transpose()?;
         let Some(exec) = &config.exec else {
-            let args = args.unwrap_or_else(|| env::args_os().skip(1).collect());
+            // The master's own are meant as they are.
+            let own = || env::args_os().skip(1).map(|arg| placeholder::literal(&arg)).collect();
+            let args = args.unwrap_or_else(own);
             return Ok(Program { place: Place::Path(running_executable()?), script: None, args, cwd });
         };
         let args = args.unwrap_or_default();
@@ -138,13 +142,19 @@ impl Program {
     }
 
     /// From `argv[0]` on.
-    pub(super) fn argv<'a>(&'a self, pinned: &'a Pinned) -> Vec<&'a OsStr> {
+    pub(super) fn argv<'a>(&'a self, pinned: &'a Pinned, values: Values) -> Vec<Cow<'a, OsStr>> {
         let argv0 = match &self.place {
             Place::Path(path) => path.as_os_str(),
             Place::Name(name) => name,
         };
         let script = pinned.script.as_ref().map(|script| script.now().unwrap_or(&script.path).as_os_str());
-        std::iter::once(argv0).chain(script).chain(self.args.iter().map(OsString::as_os_str)).collect()
+        let program = std::iter::once(argv0).chain(script).map(Cow::Borrowed);
+        program.chain(self.args.iter().map(|arg| placeholder::fill(arg, values))).collect()
+    }
+
+    /// The arguments as the settings have them.
+    pub(super) fn args(&self) -> impl Iterator<Item = &OsStr> {
+        self.args.iter().map(OsString::as_os_str)
     }
 }
 

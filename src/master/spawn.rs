@@ -10,6 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::node::Dialect;
+use super::placeholder::{self, Values};
+use super::ports::Ports;
 use super::program::{Pinned, Program};
 use crate::config::{Config, RESERVED_ENV};
 use crate::error::{Cause, Error, Kind, Result};
@@ -23,7 +25,11 @@ pub(super) struct Launcher {
     program: Program,
     /// What each generation runs that may still start workers.
     pinned: BTreeMap<Generation, Pinned>,
+    /// The master's own, as far as workers have it.
     env: BTreeMap<OsString, OsString>,
+    /// What the settings add, with placeholders.
+    own_env: Vec<(OsString, OsString)>,
+    ports: Option<Ports>,
     credentials: Option<Credentials>,
     watchdog: Option<Duration>,
     null: File,
@@ -40,6 +46,14 @@ pub(super) struct Newcomer<'a> {
     pub(super) dialect: Dialect,
     /// Its stdout and stderr, where they are captured.
     pub(super) output: Option<[BorrowedFd<'a>; 2]>,
+    /// Where an argument or a variable asks for one.
+    pub(super) port: Option<u16>,
+}
+
+impl Newcomer<'_> {
+    fn values(&self) -> Values {
+        Values { slot: self.slot, worker: self.worker, generation: self.generation, port: self.port }
+    }
 }
 
 impl Launcher {
@@ -49,11 +63,15 @@ impl Launcher {
         let credentials = user::credentials(config.user.as_deref(), config.group.as_deref())
             .map_err(|error| Error::new(Kind::Start, error))?;
         let null = File::open("/dev/null").map_err(|error| Error::start("/dev/null", error))?;
-        let mut env: BTreeMap<OsString, OsString> =
-            env::vars_os().chain(config.env.iter().cloned()).collect();
+        let own_env = config.env.clone();
+        let mut env: BTreeMap<OsString, OsString> = env::vars_os().collect();
         env.retain(|key, _| !RESERVED_ENV.iter().any(|reserved| *reserved == key));
-        let watchdog = config.watchdog;
-        let mut launcher = Launcher { program, pinned: BTreeMap::new(), env, credentials, watchdog, null };
+        env.retain(|key, _| !own_env.iter().any(|(own, _)| own == key));
+        let mut texts = program.args().chain(own_env.iter().map(|(_, value)| value.as_os_str()));
+        let ports = texts.any(placeholder::asks_for_port).then(Ports::new);
+        drop(texts);
+        let (watchdog, pinned) = (config.watchdog, BTreeMap::new());
+        let mut launcher = Launcher { program, pinned, env, own_env, ports, credentials, watchdog, null };
         launcher.pin(Generation::FIRST).map_err(|failure| Error::new(Kind::Start, failure.reason))?;
         Ok(launcher)
     }
@@ -70,6 +88,11 @@ impl Launcher {
     /// Lets go of a generation's program.
     pub(super) fn forget(&mut self, generation: Generation) {
         self.pinned.remove(&generation);
+    }
+
+    /// A port for the next worker, where its program asks for one.
+    pub(super) fn port(&mut self, is_given: impl Fn(u16) -> bool) -> io::Result<Option<u16>> {
+        self.ports.as_mut().map(|ports| ports.take(is_given)).transpose()
     }
 
     /// Whether workers run as somebody else than the master.
@@ -94,9 +117,10 @@ impl Launcher {
         let pinned = &self.pinned[&newcomer.generation];
         let mut fds: Vec<BorrowedFd<'_>> = newcomer.listeners.iter().map(|(_, socket)| *socket).collect();
         fds.push(newcomer.channel);
+        let args = self.program.argv(pinned, newcomer.values());
         let plan = Plan {
             image: pinned.image(),
-            args: self.program.argv(pinned),
+            args: args.iter().map(|arg| &**arg).collect(),
             env: self.environment(newcomer),
             own_pid: self.own_pid(newcomer),
             cwd: pinned.cwd(),
@@ -140,8 +164,13 @@ impl Launcher {
             own.push(("LISTEN_FDS", newcomer.listeners.len().to_string()));
             own.push(("LISTEN_FDNAMES", names.join(":")));
         }
+        let values = newcomer.values();
         let inherited = self.env.iter().map(|(key, value)| pair(key, value));
-        inherited.chain(own.iter().map(|(key, value)| pair(key.as_ref(), value.as_ref()))).collect()
+        let set = self.own_env.iter().map(|(key, value)| pair(key, &placeholder::fill(value, values)));
+        inherited
+            .chain(set)
+            .chain(own.iter().map(|(key, value)| pair(key.as_ref(), value.as_ref())))
+            .collect()
     }
 
     fn failure(&self, Failure { step, cause }: Failure) -> SpawnFailure {

@@ -25,6 +25,7 @@ mod notify;
 mod on_demand;
 mod orders;
 mod pinned;
+mod placeholders;
 mod readiness;
 mod readme;
 mod refused;
