@@ -19,6 +19,7 @@ mod inject;
 mod log;
 mod machine;
 mod matrix;
+mod meanwhile;
 mod messages;
 mod node;
 mod notify;
