@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::placeholder::{self, Values};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Cause, Error, Kind, Result};
 use crate::sys::spawn::{Failure, Image, Step};
 
 /// Files that are not programs by themselves: `node` runs them.
@@ -134,7 +134,11 @@ impl Program {
         let cwd = self.cwd.as_deref().map(|path| open_path(path, libc::O_DIRECTORY)).transpose();
         let cwd = cwd.map_err(failed(Step::Directory))?;
         let script = self.script.as_deref().map(|script| {
-            let metadata = fs::metadata(script).map_err(failed(Step::Exec))?;
+            // Named, since the program that it would be read by is not to blame.
+            let named = |error| {
+                io::Error::new(io::ErrorKind::NotFound, format!("{}: {}", script.display(), Cause(&error)))
+            };
+            let metadata = fs::metadata(script).map_err(named).map_err(failed(Step::Exec))?;
             Ok(Found::new(script.to_owned(), &metadata))
         });
         let script = script.transpose()?;
@@ -186,9 +190,9 @@ impl ImageKind {
     /// Looks at how the file begins. One that may not be read is no script: its interpreter could not read it either.
     fn of(path: &Path, metadata: &Metadata) -> Self {
         let mut head = [0; 2];
-        let read = |mut file: File| file.read_exact(&mut head);
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-        match file.ok().filter(|_| metadata.is_file()).map(read) {
+        let mut read = || File::open(path)?.read_exact(&mut head);
+        // Whatever else lies there is not opened: that may block, or do something.
+        match metadata.is_file().then(&mut read) {
             Some(Ok(())) if head == *b"#!" => ImageKind::Script,
             Some(_) | None => ImageKind::Binary,
         }

@@ -115,6 +115,39 @@ fn a_script_behind_a_symlink() {
     master.stop(&scene);
 }
 
+/// The same with a file that `node` reads; here somebody else plays its part.
+#[test]
+fn a_node_script_behind_a_symlink() {
+    let scene = Scene::new("pinned-node");
+    let (one, two, current) = (folder(&scene, "one"), folder(&scene, "two"), scene.path("current"));
+    scene.write("one/worker.js", "");
+    scene.write("two/worker.js", "");
+    folder(&scene, "bin");
+    scene.write_program("bin/node", "#!/bin/sh\nexec sh -c 'sleep 1000; true' node \"$@\"\n");
+    point(&current, &one);
+    let mut settings = idle_settings();
+    settings["exec"] = json!(current.join("worker.js"));
+    settings["args"] = json!([]);
+    settings["ready"] = json!("alive");
+    let mut command = Master::command(&scene, &settings);
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{}:{path}", scene.path("bin").display()));
+    let master = Master::start(&scene, command);
+    let reads = |pid, script: &Path| {
+        let script = script.to_str().expect("text");
+        wait_until(&format!("reads {script}"), || proc::command(pid).trim_end().ends_with(script));
+    };
+    reads(master.wait_one_ready(), &current.join("worker.js"));
+    point(&current, &two);
+    reads(crash(&master), &std::fs::canonicalize(one.join("worker.js")).expect("there"));
+    reads(restart(&master), &current.join("worker.js"));
+    std::fs::remove_file(two.join("worker.js")).expect("there");
+    let verdict = master.ask("/restart?wait=19s").body;
+    assert!(verdict.contains("current/worker.js: no such file or directory"), "{verdict}");
+    assert!(!verdict.contains("interpreter"), "{verdict}");
+    master.stop(&scene);
+}
+
 #[test]
 fn a_working_directory_behind_a_symlink() {
     let scene = Scene::new("pinned-cwd");
