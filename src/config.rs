@@ -66,6 +66,10 @@ pub struct Config {
     pub(crate) stop_signal: i32,
     /// None does not watch.
     pub(crate) watchdog: Option<Duration>,
+    /// None is for ever.
+    pub(crate) max_lifetime: Option<Duration>,
+    /// Resident bytes; none is any number.
+    pub(crate) max_memory: Option<u64>,
 }
 
 /// Delays between quick failures: `initial`, doubled up to `max`.
@@ -165,6 +169,8 @@ impl Config {
             handle_signals: true,
             stop_signal: libc::SIGTERM,
             watchdog: None,
+            max_lifetime: None,
+            max_memory: None,
         }
     }
 }

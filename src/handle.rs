@@ -16,13 +16,20 @@ use crate::message::{Message, Outgoing};
 use crate::meter::Meter;
 use crate::peers::{Peers, WorkerInfo};
 use crate::status::{ExitRecord, Status};
-use crate::supervisor::{Ending, Headcount, Order, Origin, Reply, Scale, Verdict};
+use crate::supervisor::{Ending, Headcount, Order, Origin, Reply, Scale, Verdict, WorkerId};
 
 /// What other threads ask of the loop.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Order { order: Order, reply: Sender<Word> },
-    Look { reply: Sender<Status> },
+    Order {
+        order: Order,
+        reply: Sender<Word>,
+    },
+    Look {
+        reply: Sender<Status>,
+    },
+    /// The resident bytes of workers.
+    Memory(Vec<(WorkerId, u64)>),
 }
 
 /// What the loop says to somebody who gave an order.
@@ -82,6 +89,8 @@ pub struct Restart {
 pub(crate) enum Taken {
     Accepted,
     ShuttingDown,
+    /// There is no such worker.
+    Unknown,
 }
 
 /// What somebody hears who waits for the end of what was ordered.
@@ -188,6 +197,14 @@ impl Handle {
         self.audience.remove(cmd.as_ref())
     }
 
+    /// Replaces one worker, by its id: the replacement comes first, then the worker is told to disconnect.
+    ///
+    /// It waits for others that are being replaced, and for a restart, which replaces it as well. A worker that is
+    /// not there is named in the log.
+    pub fn restart_worker(&self, worker: u64) -> Result<()> {
+        self.order(Order::Recycle(WorkerId(worker))).map(drop)
+    }
+
     /// The cluster as it stands. `cpuPercent` is since the previous look, whoever looked.
     pub fn status(&self) -> Result<Status> {
         if self.first.running.get().is_none() {
@@ -200,11 +217,24 @@ impl Handle {
         Ok(status)
     }
 
+    /// The ids and pids of workers.
+    pub(crate) fn processes(&self) -> Result<Vec<(u64, u32)>> {
+        let (reply, answer) = channel();
+        self.send(Command::Look { reply })?;
+        let status = answer.recv().map_err(|_| Error::ended())?;
+        Ok(status.workers.iter().filter_map(|row| Some((row.id, row.pid?))).collect())
+    }
+
+    pub(crate) fn tell_memory(&self, sizes: Vec<(WorkerId, u64)>) -> Result<()> {
+        self.send(Command::Memory(sizes))
+    }
+
     /// Gives an order and waits for the loop's word on it.
     pub(crate) fn order_and_hear(&self, order: Order) -> Result<Taken> {
         match self.order(order)?.replies.recv_timeout(ANSWER) {
             Ok(Word::Reply(Reply::Accepted | Reply::Ended(_)) | Word::Over(_)) => Ok(Taken::Accepted),
             Ok(Word::Reply(Reply::Refused)) => Ok(Taken::ShuttingDown),
+            Ok(Word::Reply(Reply::Unknown)) => Ok(Taken::Unknown),
             Err(RecvTimeoutError::Timeout) => Err(Error::new(Kind::TimedOut, "the master does not answer")),
             Err(RecvTimeoutError::Disconnected) => Err(Error::ended()),
         }
@@ -257,6 +287,7 @@ impl Restart {
             return match self.replies.recv_timeout(left) {
                 Ok(Word::Reply(Reply::Accepted)) => continue,
                 Ok(Word::Reply(Reply::Refused)) => Ok(Heard::Refused),
+                Ok(Word::Reply(Reply::Unknown)) => Err(Error::new(Kind::Gone, "there is no such worker")),
                 Ok(Word::Reply(Reply::Ended(verdict))) => Ok(Heard::Restarted(RestartOutcome::of(verdict))),
                 Ok(Word::Over(ending)) => Ok(Heard::Over(ending)),
                 Err(RecvTimeoutError::Timeout) => Ok(Heard::StillRunning),

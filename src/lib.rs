@@ -71,6 +71,8 @@
 //! - a listener kind: a variant of [`ListenAddress`] and its arm in `master/listener.rs`
 //! - a decision: an arm in `supervisor/`, an `Event` or `Action` if the driver must tell or do something new,
 //!   and an invariant in `supervisor/simulator`
+//! - a rule by which a worker is recycled: a variant of `Wear` in `supervisor/recycle.rs`, and the event that brings
+//!   its fact
 //! - a line of the channel: a variant in `message.rs`; one that Node speaks: in `node.rs`
 //! - a system call: `sys/`
 

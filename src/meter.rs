@@ -43,7 +43,8 @@ fn percent(used: f64, span: f64) -> f64 {
     if span <= 0.0 { 0.0 } else { (used / span * 1000.0).round().max(0.0) / 10.0 }
 }
 
-fn resident(pid: u32) -> Option<u64> {
+/// The resident memory of a process, in bytes.
+pub(crate) fn resident(pid: u32) -> Option<u64> {
     let pages = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     pages.split(' ').nth(1)?.parse::<u64>().ok().map(|pages| pages * page_size())
 }

@@ -148,7 +148,8 @@ pub struct RestartStatus {
 pub struct ForkStatus {
     /// Exits that nobody asked for. Never reset.
     pub crashes: u64,
-    /// Replacements of workers that did not crash: those of restarts, and of workers that left by their own wish.
+    /// Replacements of workers that did not crash: those of restarts, of workers that came of
+    /// age, grew too big or were asked to go, and of workers that left by their own wish.
     pub planned: u64,
     /// Crash replacements allowed before the cluster may give up.
     pub budget_left: u32,

@@ -9,7 +9,6 @@ pub(super) const BODY_LIMIT: u64 = 64 << 10;
 pub(crate) struct Asked<'a> {
     pub(crate) handle: &'a Handle,
     /// The number that the path has where the route's has `ID`.
-    #[allow(dead_code, reason = "for rows with ID in their path")]
     pub(crate) id: Option<u64>,
     pub(crate) parameters: Parameters,
     /// Empty unless the route's kind reads one.

@@ -9,7 +9,7 @@ use super::verdict;
 use super::waiters::Later;
 use crate::config::settings::duration;
 use crate::handle::{Handle, Taken, headcount};
-use crate::supervisor::{Order, Origin, Scale};
+use crate::supervisor::{Order, Origin, Scale, WorkerId};
 
 /// What a caller gets.
 pub(crate) type Page = Response<Cursor<Vec<u8>>>;
@@ -75,6 +75,16 @@ pub(crate) const ROUTES: &[Route] = &[
         parameters: &["worker"],
         answer: scale,
         meaning: "`?worker=N`: so many workers from now on; answers `OK` at once",
+    },
+    Route {
+        path: "/workers/ID/restart",
+        kind: Kind::Order,
+        parameters: &[],
+        answer: |asked| {
+            let worker = WorkerId(asked.id.unwrap_or_default());
+            taken(asked.handle, Order::Recycle(worker)).into()
+        },
+        meaning: "replaces this one worker; answers `OK` at once, 404 where there is none of this id",
     },
     Route {
         path: "/status",
@@ -192,6 +202,7 @@ fn order(asked: &Asked, order: Order) -> Answer {
 fn taken(handle: &Handle, order: Order) -> Page {
     match handle.order_and_hear(order) {
         Ok(Taken::Accepted) => text(200, "OK"),
+        Ok(Taken::Unknown) => text(404, "NOT FOUND"),
         Ok(Taken::ShuttingDown) => text(409, "SHUTTING DOWN"),
         Err(error) => text(503, &error.to_string()),
     }

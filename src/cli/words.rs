@@ -179,8 +179,6 @@ mod tests {
             (&["-n"], "--workers needs a value: N"),
             (&["-c"], "--config needs a value: FILE"),
             (&["-n", "x", "s"], "--workers: \"x\" is not a whole number"),
-            (&["--max-memory", "5"], "--max-memory is not available yet"),
-            (&["--max-memory", "5"], "--max-memory is not available yet"),
             (&["--api-token", "t"], "--api-token is not a flag: set `api.token` in the file"),
             (&["--exec", "s"], "--exec is not a flag: end the flags with the program and its arguments"),
             (&["-n1", "--min-ready", "2", "s"], "setting `minReady`: 2 is more than `worker` (1)"),

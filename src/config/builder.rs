@@ -236,6 +236,20 @@ impl Builder {
         self.give("watchdog", &Given::Time(time))
     }
 
+    /// The age at which a worker is replaced; each up to a tenth earlier, so that they do not come due together.
+    /// By default they may grow as old as they like. The replacement comes first, and one worker is replaced at
+    /// a time, never during a restart.
+    pub fn max_lifetime(self, time: Duration) -> Self {
+        self.give("maxLifetime", &Given::Time(time))
+    }
+
+    /// The resident bytes above which a worker is replaced, looked at every second; as
+    /// [`max_lifetime`](Builder::max_lifetime) otherwise. By default they may hold as much as they like.
+    /// Memory that workers share counts for each of them.
+    pub fn max_memory(self, bytes: u64) -> Self {
+        self.give("maxMemory", &Given::Count(bytes))
+    }
+
     /// Where the workers' stdout and stderr go. By default [`Output::Inherit`].
     pub fn output(mut self, output: Output) -> Self {
         self.config.output = Some(output);

@@ -53,7 +53,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Settings whose feature is still to come: refused rather than ignored.
-pub const LATER: &[&str] = &["maxLifetime", "maxMemory", "logFile", "logFormat", "api.workerTimeout"];
+pub const LATER: &[&str] = &["logFile", "logFormat", "api.workerTimeout"];
 
 /// Every setting, in the order of the help text.
 pub static SETTINGS: &[Setting] = &[
@@ -231,6 +231,22 @@ pub static SETTINGS: &[Setting] = &[
         default: "off",
         meaning: "a ready worker that does not say for so long that it is alive is hung: SIGABRT, SIGKILL 5 s later, replaced",
         take: |builder, given| given.time_above_zero().map(|time| builder.config.watchdog = Some(time)),
+    },
+    Setting {
+        key: "maxLifetime",
+        flag: Some(flag("max-lifetime", "TIME")),
+        default: "off",
+        meaning: "age at which a worker is replaced, up to a tenth earlier; replacement first, one at a time",
+        take: |builder, given| given.time_above_zero().map(|time| builder.config.max_lifetime = Some(time)),
+    },
+    Setting {
+        key: "maxMemory",
+        flag: Some(flag("max-memory", "BYTES")),
+        default: "off",
+        meaning: "resident bytes above which a worker is replaced, looked at every second; replacement first, one at a time",
+        take: |builder, given| {
+            given.count(&(1..=u64::MAX)).map(|bytes| builder.config.max_memory = Some(bytes))
+        },
     },
     Setting {
         key: "output",

@@ -80,7 +80,8 @@ fn every_other_setting_from_json() {
     let config = Config::from_json(
         r#"{"worker": 1, "stableAfter": 1, "minReady": 0, "env": {"A": "1", "B": ""}, "cwd": "d", "user": "u",
             "group": "g", "ready": "notify", "readyTimeout": 2, "minUptime": 0, "surge": 2, "canary": 0,
-            "backoff": {"initial": 5, "max": 5}, "output": "inherit", "stopSignal": "quit", "watchdog": 7, "maxForkCount": 0,
+            "backoff": {"initial": 5, "max": 5}, "output": "inherit", "stopSignal": "quit", "watchdog": 7,
+            "maxLifetime": 8, "maxMemory": 9, "maxForkCount": 0,
             "listen": ["127.0.0.1:1", {"address": "unix:/s", "name": "admin", "mode": "0660", "backlog": 9},
                        {"address": "udp:127.0.0.1:1", "reusePort": true}]}"#,
     )
@@ -94,7 +95,10 @@ fn every_other_setting_from_json() {
     assert_eq!((config.ready_timeout, config.min_uptime, config.canary), (ms(2), ms(0), ms(0)));
     assert_eq!((config.backoff.initial, config.backoff.max, config.surge), (ms(5), ms(5), 2));
     assert_eq!((config.stop_signal, config.output), (libc::SIGQUIT, Some(Output::Inherit)));
-    assert_eq!(config.watchdog, Some(ms(7)));
+    assert_eq!(
+        (config.watchdog, config.max_lifetime, config.max_memory),
+        (Some(ms(7)), Some(ms(8)), Some(9))
+    );
     let listeners: Vec<_> = config
         .listeners
         .iter()
@@ -127,8 +131,8 @@ fn unknown_and_later_keys_are_refused() {
             "setting `listen`: unknown key `backLog` (4): did you mean `backlog`?",
         ),
         (r#"{"watchdog": 0}"#, "setting `watchdog`: must be more than 0"),
-        (r#"{"maxLifetime": 1}"#, "`maxLifetime` is not available yet"),
-        (r#"{"maxMemory": 1}"#, "`maxMemory` is not available yet"),
+        (r#"{"maxLifetime": 0}"#, "setting `maxLifetime`: must be more than 0"),
+        (r#"{"maxMemory": 0}"#, "setting `maxMemory`: 0 is out of range (1 to 18446744073709551615)"),
         (r#"{"logFile": "x"}"#, "`logFile` is not available yet"),
         (r#"{"logFormat": "x"}"#, "`logFormat` is not available yet"),
         (r#"{"api": {"workerTimeout": 5000}}"#, "`api.workerTimeout` is not available yet"),
@@ -294,6 +298,8 @@ fn the_builder_sets_every_field() {
         .handle_signals(false)
         .stop_signal("INT")
         .watchdog(ms(10))
+        .max_lifetime(ms(11))
+        .max_memory(12)
         .build()
         .unwrap();
     assert_eq!((config.workers, config.max_fork_count, config.min_ready, config.surge), (2, 2, 2, 8));
@@ -310,7 +316,10 @@ fn the_builder_sets_every_field() {
     assert_eq!((config.canary, config.handle_signals, config.stop_signal), (ms(9), false, libc::SIGINT));
     assert_eq!((config.user.as_deref(), config.group.as_deref()), (Some("u"), Some("g")));
     assert_eq!((config.ready, config.listeners[1].mode), (Ready::Alive, Some(0o600)));
-    assert_eq!(config.watchdog, Some(ms(10)));
+    assert_eq!(
+        (config.watchdog, config.max_lifetime, config.max_memory),
+        (Some(ms(10)), Some(ms(11)), Some(12))
+    );
 }
 
 #[test]

@@ -135,9 +135,10 @@ impl Master {
             Ok(FromWorker::Listen { address }) => self.answer_listen(worker, address),
             Ok(FromWorker::Panicked { text }) => self.note_panic(worker, &text),
             Ok(FromWorker::User(message)) => return self.take_message(worker, message),
+            Ok(FromWorker::RestartMe) => self.events.push_back(Event::SaidRestartMe { worker }),
             Ok(FromWorker::Log(line)) => self.put_in_log(worker, line),
             Ok(FromWorker::LogDropped { count }) => journal::lost_by_worker(count),
-            Ok(FromWorker::RestartMe | FromWorker::Reserved(_)) => {
+            Ok(FromWorker::Reserved(_)) => {
                 journal::debug!("worker {worker}: a reserved line that this version has no use for");
             }
             Err(cause) => refused.add(cause),

@@ -20,6 +20,7 @@ mod ports;
 mod process;
 mod program;
 mod reuseport;
+mod sampler;
 pub(crate) mod signals;
 pub(crate) mod socketfile;
 mod spawn;
@@ -204,6 +205,10 @@ impl Master {
                     self.next_ticket += 1;
                     self.waiting.insert(ticket, reply);
                     self.events.push_back(Event::Ordered { order, ticket: Some(ticket) });
+                }
+                Command::Memory(sizes) => {
+                    let sampled = |(worker, bytes)| Event::MemorySampled { worker, bytes };
+                    self.events.extend(sizes.into_iter().map(sampled));
                 }
                 Command::Look { reply } => {
                     // Whoever asked may have gone; the answer is then nobody's.

@@ -11,6 +11,7 @@ use mio::{Poll, Waker};
 
 use super::listener::{Listeners, Privilege};
 use super::pidfile::PidFile;
+use super::sampler::Sampler;
 use super::signals::{ExitSource, Signals};
 use super::spawn::Launcher;
 use super::token::Source;
@@ -134,6 +135,8 @@ impl Foundation {
             .map_err(|error| Error::start("the thread of message listeners", error))?;
         self.handle.start();
         let api_address = self.api.as_ref().map(api::Bound::address);
+        let memory = self.config.max_memory.map(|_| Sampler::start(self.handle.clone())).transpose();
+        let memory = memory.map_err(|error| Error::start("the thread that looks at memory", error))?;
         let serving = self.api.map(|api| api.serve(self.handle)).transpose()?;
         let master = Master {
             config: self.config,
@@ -171,6 +174,7 @@ impl Foundation {
             }
         }
         drop(serving);
+        drop(memory);
         drop(self.log);
         ending
     }
@@ -191,5 +195,7 @@ fn policy(config: &Config) -> Policy {
         canary: config.canary,
         disconnect_timeout: config.disconnect_timeout,
         watchdog: config.watchdog,
+        max_lifetime: config.max_lifetime,
+        max_memory: config.max_memory,
     }
 }

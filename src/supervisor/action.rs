@@ -39,6 +39,8 @@ pub(crate) enum Reply {
     Accepted,
     /// A shutdown has begun.
     Refused,
+    /// There is no such worker.
+    Unknown,
     Ended(Verdict),
 }
 

@@ -28,6 +28,10 @@ pub(crate) enum Event {
     ChannelPaused { worker: WorkerId },
     /// It reads that again.
     ChannelResumed { worker: WorkerId },
+    /// The worker asked to be replaced.
+    SaidRestartMe { worker: WorkerId },
+    /// The worker's resident memory was looked at.
+    MemorySampled { worker: WorkerId, bytes: u64 },
     /// The worker said why it is about to end.
     SaidFailed { worker: WorkerId, reason: String },
     /// The worker was reaped. The one fact that declares a worker dead. `stderr` holds its last lines
@@ -46,6 +50,8 @@ pub(crate) enum Order {
     Shutdown(Origin),
     ForceShutdown,
     Scale(Scale),
+    /// Replace this one worker.
+    Recycle(WorkerId),
 }
 
 /// How many workers are wanted from now on.
@@ -63,6 +69,7 @@ impl fmt::Display for Order {
             Order::Shutdown(_) => "shutdown",
             Order::ForceShutdown => "force shutdown",
             Order::Scale(_) => "scale",
+            Order::Recycle(_) => "restart of one worker",
         })
     }
 }

@@ -14,6 +14,7 @@ mod event;
 mod ids;
 mod life;
 mod notice;
+mod recycle;
 mod respawn;
 mod restart;
 mod rollback;
@@ -74,6 +75,10 @@ pub(crate) struct Policy {
     pub(crate) disconnect_timeout: Duration,
     /// How long a ready worker may say nothing; `None` does not watch.
     pub(crate) watchdog: Option<Duration>,
+    /// How long a worker may live; `None` is for ever.
+    pub(crate) max_lifetime: Option<Duration>,
+    /// How many resident bytes a worker may have; `None` is any number.
+    pub(crate) max_memory: Option<u64>,
 }
 
 /// The whole state of a cluster.
@@ -147,6 +152,7 @@ impl Supervisor {
             Stage::Running => {
                 self.expire();
                 self.roll();
+                self.recycle();
                 self.give_up_or_respawn();
                 self.watch_stability();
             }
@@ -173,12 +179,15 @@ impl Supervisor {
             Event::SaidAlive { worker } => self.said_alive(worker),
             Event::ChannelPaused { worker } => self.channel_paused(worker),
             Event::ChannelResumed { worker } => self.channel_resumed(worker),
+            Event::SaidRestartMe { worker } => self.said_restart_me(worker),
+            Event::MemorySampled { worker, bytes } => self.memory_sampled(worker, bytes),
             Event::SaidFailed { worker, reason } => self.said_failed(worker, reason),
             Event::Exited { worker, status, stderr } => self.exited(worker, status, stderr),
             Event::Ordered { order: Order::Restart, ticket } => self.order_restart(ticket),
             Event::Ordered { order: Order::Shutdown(origin), ticket } => self.order_shutdown(origin, ticket),
             Event::Ordered { order: Order::ForceShutdown, ticket } => self.order_force(ticket),
             Event::Ordered { order: Order::Scale(scale), ticket } => self.order_scale(scale, ticket),
+            Event::Ordered { order: Order::Recycle(worker), ticket } => self.order_recycle(worker, ticket),
             Event::TimePassed => {
                 self.end_trial();
                 self.find_hung();
@@ -188,10 +197,10 @@ impl Supervisor {
 
     /// The moment at which `Event::TimePassed` is due, if time alone can change anything.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {
-        self.change_due().into_iter().chain(self.silence_due()).min()
+        self.change_due().into_iter().chain(self.silence_due()).chain(self.age_due()).min()
     }
 
-    /// The same if every worker goes on saying that it is alive.
+    /// The same if every worker goes on saying that it is alive, and none grows older.
     fn change_due(&self) -> Option<Moment> {
         if self.stage == Stage::Ended {
             return None;
@@ -199,8 +208,13 @@ impl Supervisor {
         let lives =
             self.slots.iter().flat_map(Slot::workers).filter_map(|w| w.deadline(&self.policy, self.custom));
         let seats = self.slots.iter().filter_map(|slot| self.refill_due(slot)).map(|(due, _)| due);
-        let tries = self.slots.iter().filter_map(|slot| slot.succession.due());
-        lives.chain(seats).chain(tries).chain(self.canary_due()).chain(self.stable_due()).min()
+        lives
+            .chain(seats)
+            .chain(self.tries_due())
+            .chain(self.recycle_due())
+            .chain(self.canary_due())
+            .chain(self.stable_due())
+            .min()
     }
 
     fn act(&mut self, action: Action) {

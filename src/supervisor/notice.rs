@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::event::{ExitStatus, Order};
 use super::ids::{Generation, RestartId, WorkerId};
+use super::recycle::Wear;
 use super::slot::Cause;
 
 /// A fact worth a line in the log: it names the thing, the cause and what happens next.
@@ -94,6 +95,7 @@ pub(crate) enum Notice {
     OrderRefused {
         order: Order,
     },
+    Recycle(Recycle),
     Scaled {
         from: usize,
         to: usize,
@@ -139,6 +141,30 @@ pub(crate) enum Rollback {
     },
 }
 
+/// The planned replacement of a single worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Recycle {
+    Begins { worker: WorkerId, slot: usize, wear: Wear },
+    Fails { slot: usize, reason: String, next: Respawn },
+    FindsNobody { worker: WorkerId },
+}
+
+impl fmt::Display for Recycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Recycle::Begins { worker, slot, wear } => {
+                write!(f, "worker {worker} (slot {slot}) is being replaced: {wear}")
+            }
+            Recycle::Fails { slot, reason, next } => {
+                let stays = format_args!("the worker of slot {slot} stays for now");
+                let after = next.after.as_millis();
+                write!(f, "{stays}, its replacement failed: {reason}; next try in {after} ms")
+            }
+            Recycle::FindsNobody { worker } => write!(f, "there is no worker {worker} to restart"),
+        }
+    }
+}
+
 /// The empty seat is filled again after so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Respawn {
@@ -167,6 +193,7 @@ impl Notice {
             | Notice::Hung { .. }
             | Notice::DisconnectTimedOut { .. }
             | Notice::OrderRefused { .. }
+            | Notice::Recycle(Recycle::Fails { .. } | Recycle::FindsNobody { .. })
             | Notice::Scaled { short_of: Some(_), .. }
             | Notice::Rollback(Rollback::LosesWorker { .. } | Rollback::Falters { .. })
             | Notice::ForceBegan { .. } => Severity::Warning,
@@ -176,6 +203,7 @@ impl Notice {
             | Notice::RestartQueued { .. }
             | Notice::CanaryReady { .. }
             | Notice::RestartCompleted { .. }
+            | Notice::Recycle(Recycle::Begins { .. })
             | Notice::Scaled { short_of: None, .. }
             | Notice::ScaleChangesNothing { .. }
             | Notice::ShutdownBegan { .. } => Severity::Info,
@@ -295,6 +323,7 @@ impl fmt::Display for Notice {
                 write!(f, "restart {id} aborted with {replaced} of {total} workers replaced: {reason}")
             }
             Notice::OrderRefused { order } => write!(f, "{order} refused: a shutdown has begun"),
+            Notice::Recycle(recycle) => recycle.fmt(f),
             Notice::Scaled { from, to, short_of } => {
                 write!(f, "scaling from {from} to {}", Workers(*to))?;
                 match short_of {

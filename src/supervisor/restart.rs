@@ -98,10 +98,18 @@ impl Supervisor {
             return;
         }
         let Some(Remembered { id, tickets }) = self.remembered.take() else { return };
+        // Those of recycles: what they were to replace goes anyway.
+        self.dismiss_successors();
         self.newest_generation = self.newest_generation.next();
         let generation = self.newest_generation;
         self.rolling = Some(Rolling { id, generation, phase: Phase::Canary, tickets });
         self.report(Notice::RestartBegan { id, generation });
+    }
+
+    /// When the next try at a replacement of the restart is due.
+    pub(super) fn tries_due(&self) -> Option<Moment> {
+        self.rolling.as_ref()?;
+        self.slots.iter().filter_map(|slot| slot.succession.due()).min()
     }
 
     /// When the canary will have stood its trial.
@@ -148,6 +156,7 @@ impl Supervisor {
         };
         self.report(Notice::Replaced { slot, old: old.as_ref().map(|worker| worker.id), new: new_id });
         if let Some(old) = old {
+            self.note_recycled(slot, &old);
             self.dismiss(slot, old);
         }
     }

@@ -121,7 +121,7 @@ impl Supervisor {
                 let next = self.try_later(slot);
                 self.report(Notice::Rollback(Rollback::Falters { slot, reason, next }));
             }
-            None => self.slots[slot].succession = Succession::Nobody,
+            None => self.recycle_failed(slot, reason),
         }
     }
 
@@ -148,7 +148,7 @@ impl Supervisor {
     }
 
     /// Puts off the next try at a replacement; a release has its last one when `readyTimeout` is over.
-    fn try_later(&mut self, slot: usize) -> Respawn {
+    pub(super) fn try_later(&mut self, slot: usize) -> Respawn {
         let (initial, max) = (self.policy.backoff_initial, self.policy.backoff_max);
         let mut tries = self.slots[slot].succession.tries(self.now);
         let after = tries.fail(initial, max);

@@ -7,6 +7,7 @@ use super::Policy;
 use super::backoff::Backoff;
 use super::event::ExitStatus;
 use super::ids::{Generation, Moment, WorkerId};
+use super::recycle::Wear;
 use super::succession::Succession;
 use crate::config::Ready;
 
@@ -22,6 +23,8 @@ pub(super) struct Worker {
     pub(super) started: Moment,
     pub(super) voice: Voice,
     pub(super) pulse: Pulse,
+    /// Why it is to be replaced, if it is.
+    pub(super) wear: Option<Wear>,
     pub(super) state: State,
     /// Until when it has asked to be waited for, while it starts or stops.
     pub(super) asked_until: Option<Moment>,
@@ -115,6 +118,7 @@ impl Worker {
             started: now,
             voice: Voice::Silent,
             pulse: Pulse::Heard(now),
+            wear: None,
             state: State::Starting,
             asked_until: None,
         }

@@ -303,6 +303,17 @@ impl Worker {
         }
     }
 
+    /// Asks the master to replace this worker: the replacement comes first, and then this one is told to
+    /// disconnect. It is no crash. Until then it goes on serving. Asked before `minUptime`, it is replaced after
+    /// that.
+    ///
+    /// # Errors
+    ///
+    /// [`is_ended`](Error::is_ended) when the master is gone.
+    pub fn request_restart(&self) -> Result<()> {
+        self.tell(&FromWorker::RestartMe)
+    }
+
     fn tell(&self, message: &FromWorker) -> Result<()> {
         self.0.channel.send(message)
     }

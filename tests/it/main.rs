@@ -29,6 +29,7 @@ mod pinned;
 mod placeholders;
 mod readiness;
 mod readme;
+mod recycle;
 mod refused;
 mod release;
 mod roles;

@@ -49,6 +49,7 @@ fn play() {
         "gated" => load::gated(argument),
         "deaf" => load::deaf(),
         "beats" => manners::beats(argument),
+        "grows" => manners::grows(),
         "brief" => load::brief(argument),
         "mute" => load::mute(),
         "logs" => logs::play(argument),

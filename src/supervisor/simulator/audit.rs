@@ -52,7 +52,10 @@ impl Books {
         self.newest = Some(id);
         promise!(self.programs.contains(&generation), "the program of generation {generation} is let go");
         let seat_is_free = self.holder(slot).is_none();
-        let post = if generation == self.seats[slot] && !self.vacant.contains(&slot) {
+        let post = if self.roll.is_none() && !seat_is_free {
+            self.recycle_spawned(slot, generation)?;
+            Post::Recycle
+        } else if generation == self.seats[slot] && !self.vacant.contains(&slot) {
             let rolled = self.roll.as_ref().filter(|roll| roll.way == Way::Forward);
             let of_the_release = rolled.is_some_and(|roll| roll.generation == generation);
             promise!(
@@ -77,6 +80,7 @@ impl Books {
             generation,
             spawned,
             said_hello: false,
+            worn: false,
             paused: false,
             signal_at: None,
             asked_until: None,
@@ -109,6 +113,19 @@ impl Books {
         let width = if first { 1 } else { self.policy.surge };
         let crowded = !self.vacant.contains(&slot) && self.extra() >= width;
         promise!(!crowded, "more than {width} replacements at a time");
+        self.trial_spawns += 1;
+        Ok(())
+    }
+
+    /// One at a time, never in or before a restart, by the seat's own program, for a worker that is worn.
+    fn recycle_spawned(&mut self, slot: usize, generation: Generation) -> Check {
+        promise!(self.remembered == 0, "a worker is recycled, and a restart waits");
+        promise!(generation == self.seats[slot], "recycled by generation {generation}");
+        let other = self.living.iter().find(|entry| entry.post == Post::Recycle);
+        promise!(other.is_none(), "recycled beside {other:?}");
+        let Some(holder) = self.holder(slot) else { return Err("an empty seat is recycled".to_owned()) };
+        promise!(matches!(holder.life, Life::Serving { .. }), "recycled in state {:?}", holder.life);
+        promise!(self.is_worn(holder), "recycled and not worn: {holder:?}");
         self.trial_spawns += 1;
         Ok(())
     }
@@ -153,6 +170,12 @@ impl Books {
             let fate = if comeback { TrialFate::ComebackDismissed } else { TrialFate::Dismissed };
             self.turn.trial = self.turn.trial.max(fate);
         }
+        if was == Post::Recycle && !ending {
+            let dropped = self.remembered > 0;
+            promise!(dropped, "worker {id} was to replace another, and is told to leave");
+            self.turn.dropped = Some(id);
+            self.story.tell(Scene::RecycleDroppedByARestart);
+        }
         promise!(was != Post::Seat || ending, "worker {id} is told to leave and nobody took its seat");
         if ending && booting {
             self.story.tell(Scene::ShutdownOfABootingWorker);
@@ -182,7 +205,10 @@ impl Books {
         self.story.tell(Scene::Hung);
         let Some(entry) = self.entry_mut(id) else { return Ok(()) };
         entry.life = Life::Hung { kill_at: now + CORE_GRACE };
-        if entry.post == Post::Trial {
+        if entry.post == Post::Recycle {
+            entry.post = Post::Leaving;
+            self.story.tell(Scene::RecycleFailed);
+        } else if entry.post == Post::Trial {
             entry.post = Post::Leaving;
             self.trial_lost(Scene::HungReplacement);
         }
@@ -218,8 +244,11 @@ impl Books {
 
     fn boot_timed_out(&mut self, id: WorkerId) {
         self.story.tell(Scene::ReadyTimeout);
-        let Some(entry) = self.entry_mut(id).filter(|entry| entry.post == Post::Trial) else { return };
-        entry.post = Post::Leaving;
+        let replaces = |entry: &&mut Entry| matches!(entry.post, Post::Trial | Post::Recycle);
+        let Some(entry) = self.entry_mut(id).filter(replaces) else { return };
+        if std::mem::replace(&mut entry.post, Post::Leaving) == Post::Recycle {
+            return self.story.tell(Scene::RecycleFailed);
+        }
         self.trial_lost(Scene::AbortedByTimeout);
     }
 
@@ -265,6 +294,10 @@ impl Books {
         let answer = match reply {
             Reply::Accepted => Answer::Accepted,
             Reply::Refused => Answer::Refused,
+            Reply::Unknown => {
+                self.story.tell(Scene::NoSuchWorker);
+                Answer::Unknown
+            }
             Reply::Ended(verdict) => {
                 let restart = asker.order == Order::Restart && asker.answer == Some(Answer::Accepted);
                 promise!(restart, "a verdict for {asker:?}");
@@ -367,6 +400,7 @@ impl Books {
             | Notice::CanaryReady { .. }
             | Notice::Rollback(Rollback::LosesWorker { .. } | Rollback::Falters { .. })
             | Notice::OrderRefused { .. }
+            | Notice::Recycle(_)
             | Notice::Scaled { .. }
             | Notice::ScaleChangesNothing { .. }
             | Notice::ShutdownBegan { .. } => Ok(()),
@@ -387,6 +421,22 @@ impl Books {
         Ok(())
     }
 
+    /// The old worker stays until the new one is ready.
+    fn recycled(&mut self, slot: usize, old: Option<WorkerId>, new: WorkerId) -> Check {
+        let Some(entry) = self.entry_mut(new) else {
+            return Err(format!("worker {new} takes a seat, but is gone"));
+        };
+        promise!(entry.post == Post::Recycle && entry.slot == slot, "worker {new} replaces nobody");
+        let serves = matches!(entry.life, Life::Serving { .. });
+        promise!(serves, "worker {new} is not ready");
+        entry.post = Post::Seat;
+        self.story.tell(Scene::Recycled);
+        if let Some(entry) = old.and_then(|old| self.entry_mut(old)) {
+            entry.post = Post::Leaving;
+        }
+        Ok(())
+    }
+
     /// A seat changes hands only to a replacement that is ready and, if it is the first, has lasted.
     fn replaced(&mut self, slot: usize, old: Option<WorkerId>, new: WorkerId) -> Check {
         let (now, canary) = (self.now, self.policy.canary);
@@ -394,7 +444,7 @@ impl Books {
             self.holder(slot).map(|entry| entry.id) == old,
             "slot {slot} had another worker than {old:?}"
         );
-        let Some(roll) = &mut self.roll else { return Err("replaced without a restart".to_owned()) };
+        let Some(roll) = &mut self.roll else { return self.recycled(slot, old, new) };
         roll.tried.remove(&slot);
         let (first, generation) = match roll.way {
             Way::Forward => {
@@ -426,7 +476,10 @@ impl Books {
         promise!(self.course == Course::Running && self.roll.is_none(), "a restart begins at the wrong time");
         promise!(generation > self.newest_generation, "a generation is used twice");
         self.newest_generation = generation;
-        let draining = |entry: &&Entry| entry.post == Post::Leaving && entry.life != Life::GivenUpOn;
+        let draining = |entry: &&Entry| {
+            let older = self.turn.dropped != Some(entry.id);
+            older && entry.post == Post::Leaving && entry.life != Life::GivenUpOn
+        };
         let mut generations = self.living.iter().filter(draining).map(|entry| entry.generation);
         let first = generations.next();
         let several = generations.any(|generation| Some(generation) != first);
@@ -514,7 +567,7 @@ fn is_only_said(action: &Action) -> bool {
         | Action::ReleaseListeners { .. }
         | Action::CloseSlot { .. }
         | Action::ForgetGeneration { .. }
-        | Action::Reply { reply: Reply::Accepted | Reply::Ended(_), .. }
+        | Action::Reply { reply: Reply::Accepted | Reply::Unknown | Reply::Ended(_), .. }
         | Action::Finish(_) => false,
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Entry {
     pub(super) generation: Generation,
     pub(super) spawned: Moment,
     pub(super) said_hello: bool,
+    /// It is to be replaced.
+    pub(super) worn: bool,
     /// Its channel is not read.
     pub(super) paused: bool,
     /// When `stopSignal` is due after the line, unless it says hello.
@@ -36,6 +38,8 @@ pub(super) enum Post {
     Seat,
     /// The replacement that a restart tries out.
     Trial,
+    /// The replacement of one worker that is worn.
+    Recycle,
     /// Replaced, dismissed or given up on.
     Leaving,
 }
@@ -80,6 +84,7 @@ pub(super) struct Asker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Accepted,
+    Unknown,
     Refused,
 }
 
@@ -161,6 +166,8 @@ pub(super) struct Turn {
     pub(super) asked: Asked,
     pub(super) said_ready: Option<WorkerId>,
     pub(super) trial: TrialFate,
+    /// Who was to replace a worn worker, and makes way for a restart.
+    pub(super) dropped: Option<WorkerId>,
     pub(super) restart: RestartFate,
     pub(super) finished: bool,
 }
@@ -322,6 +329,12 @@ impl Books {
         match event {
             Event::Started | Event::SaidFailed { .. } => {}
             Event::TimePassed => self.pardon_silence(),
+            Event::SaidRestartMe { worker } => self.wear(*worker),
+            Event::MemorySampled { worker, bytes } => {
+                if self.policy.max_memory.is_some_and(|most| *bytes > most) {
+                    self.wear(*worker);
+                }
+            }
             Event::ChannelPaused { worker } => self.paused(*worker, true),
             Event::ChannelResumed { worker } => self.paused(*worker, false),
             Event::SaidAlive { worker } => {
@@ -336,7 +349,9 @@ impl Books {
             Event::SaidLeaving { worker } => self.leaves_by_itself(*worker),
             Event::Spawned { worker } => {
                 self.booted |= self.course == Course::Running;
-                let on_trial = self.entry(*worker).is_some_and(|entry| entry.post == Post::Trial);
+                let on_trial = self
+                    .entry(*worker)
+                    .is_some_and(|entry| matches!(entry.post, Post::Trial | Post::Recycle));
                 self.trials += u64::from(on_trial);
             }
             Event::SpawnFailed { worker, failure } => self.not_spawned(*worker, failure.kind),
@@ -354,6 +369,18 @@ impl Books {
             Event::Exited { worker, .. } => self.reaped(*worker),
             Event::Ordered { order, ticket } => self.asked(*order, *ticket),
         }
+    }
+
+    fn wear(&mut self, id: WorkerId) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.worn = true;
+        }
+    }
+
+    /// Whether it may be replaced: asked for, too big, or within a tenth of the greatest age.
+    pub(super) fn is_worn(&self, entry: &Entry) -> bool {
+        let lived = self.now - entry.spawned;
+        entry.worn || self.policy.max_lifetime.is_some_and(|most| lived >= most / 10 * 9)
     }
 
     fn paused(&mut self, id: WorkerId, paused: bool) {
@@ -415,6 +442,7 @@ impl Books {
             Post::Trial if kind == FailureKind::Passing && self.may_try_again(entry.slot) => {
                 self.story.tell(Scene::ReplacementTriedAgain);
             }
+            Post::Recycle => self.story.tell(Scene::RecycleFailed),
             Post::Trial => self.trial_lost(Scene::AbortedBySpawnFailure),
             Post::Seat if self.on_probation(entry.generation).is_some() => match kind {
                 FailureKind::Passing if self.on_probation(entry.generation) == Some(Way::Forward) => {}
@@ -455,6 +483,7 @@ impl Books {
             Post::Trial => {
                 self.trial_lost(Scene::AbortedByLeaving);
             }
+            Post::Recycle => self.story.tell(Scene::RecycleFailed),
             Post::Leaving => {}
         }
     }
@@ -523,6 +552,7 @@ impl Books {
         let Some(entry) = self.remove(id) else { return };
         match entry.post {
             Post::Seat => self.seat_lost(entry.slot, entry.generation),
+            Post::Recycle => self.story.tell(Scene::RecycleFailed),
             Post::Trial => self.trial_lost(Scene::AbortedByExit),
             Post::Leaving => {}
         }
@@ -540,13 +570,23 @@ impl Books {
         let (running, ended) = (self.course == Course::Running, self.is_finished());
         let expects = match order {
             Order::Restart | Order::Shutdown(_) | Order::Scale(_) if running => Answer::Accepted,
+            Order::Recycle(worker) if running && self.entry(worker).is_some() => Answer::Accepted,
+            Order::Recycle(_) if running => Answer::Unknown,
             Order::ForceShutdown if !ended => Answer::Accepted,
-            Order::Restart | Order::Shutdown(_) | Order::ForceShutdown | Order::Scale(_) => Answer::Refused,
+            Order::Restart
+            | Order::Shutdown(_)
+            | Order::ForceShutdown
+            | Order::Scale(_)
+            | Order::Recycle(_) => Answer::Refused,
         };
-        if let Order::Scale(scale) = order
-            && running
-        {
-            self.scaled(scale);
+        match order {
+            Order::Scale(scale) if running => self.scaled(scale),
+            Order::Recycle(worker) if running => self.wear(worker),
+            Order::Restart
+            | Order::Shutdown(_)
+            | Order::ForceShutdown
+            | Order::Scale(_)
+            | Order::Recycle(_) => {}
         }
         if ended {
             self.story.tell(Scene::OrderAfterTheEnd);
@@ -558,7 +598,7 @@ impl Books {
             }
         }
         self.turn.asked = match order {
-            Order::Restart | Order::Scale(_) => Asked::Nothing,
+            Order::Restart | Order::Scale(_) | Order::Recycle(_) => Asked::Nothing,
             Order::Shutdown(_) | Order::ForceShutdown if ended => Asked::Nothing,
             Order::Shutdown(_) | Order::ForceShutdown if self.forces(order) => Asked::Force,
             Order::Shutdown(_) | Order::ForceShutdown => Asked::Shutdown,
@@ -624,7 +664,9 @@ impl Books {
     /// A force order, or a second signal; two within 300 ms are one.
     fn forces(&mut self, order: Order) -> bool {
         match (order, self.signalled) {
-            (Order::Restart | Order::Scale(_) | Order::Shutdown(Origin::Request), _) => false,
+            (Order::Restart | Order::Scale(_) | Order::Recycle(_) | Order::Shutdown(Origin::Request), _) => {
+                false
+            }
             (Order::ForceShutdown, _) => {
                 self.story.tell(Scene::ForcedByOrder);
                 true

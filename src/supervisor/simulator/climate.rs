@@ -26,6 +26,8 @@ pub(super) struct Climate {
     pub(super) hang: usize,
     /// At each step, a channel that is paused, or read again.
     pub(super) flood: usize,
+    /// At each step, a worker that is to be replaced, for whatever reason.
+    pub(super) wear: usize,
     /// It ignores the order to disconnect.
     pub(super) deaf: usize,
     /// It survives SIGKILL, for a while or for ever.
@@ -53,6 +55,7 @@ impl Climate {
             slow,
             hang,
             flood,
+            wear,
             deaf,
             stuck,
             passing_failure,
@@ -68,13 +71,14 @@ impl Climate {
             slow,
             hang,
             flood,
+            wear,
             deaf,
             stuck,
             passing_failure,
             lasting_failure,
             stray,
             bent_clock,
-        ] == [0; 13]
+        ] == [0; 14]
     }
 
     pub(super) fn roll(random: &mut Random) -> Self {
@@ -87,6 +91,7 @@ impl Climate {
             slow: often(&[5, 30]),
             hang: often(&[30, 100]),
             flood: often(&[5, 20]),
+            wear: often(&[10, 30]),
             deaf: often(&[10, 50, 100]),
             stuck: often(&[10, 50]),
             passing_failure: often(&[5, 40]),
@@ -122,6 +127,8 @@ pub(super) fn roll_policy(random: &mut Random, zeroes: bool) -> Policy {
         surge: 1 + random.below(3),
         canary,
         disconnect_timeout,
+        max_lifetime: random.pick(&[None, None, Some(120_000)]).map(Duration::from_millis),
+        max_memory: random.pick(&[None, Some(1000)]),
         watchdog: random.pick(&[None, Some(700), Some(5000)]).map(Duration::from_millis),
     }
 }

@@ -239,6 +239,8 @@ impl Books {
         }
         promise!(self.all_serving(), "a seat stays empty in a healthy world");
         promise!(self.roll.is_none() && self.on_trial() == 0, "a restart never ends");
+        let worn = self.living.iter().find(|entry| entry.worn && entry.post == Post::Seat);
+        promise!(worn.is_none(), "never replaced: {worn:?}");
         let waiting = self.askers.iter().find(|asker| asker.order == Order::Restart && asker.verdicts != 1);
         promise!(waiting.is_none(), "never answered: {waiting:?}");
         self.story.tell(Scene::Healed);

@@ -67,6 +67,10 @@ scenes! {
     KilledAfterAbort,
     SilencePardoned,
     PausedWhileServing,
+    Recycled,
+    RecycleFailed,
+    RecycleDroppedByARestart,
+    NoSuchWorker,
     ScaledUp,
     ScaledDown,
     ScaledToTheBound,
@@ -78,7 +82,7 @@ scenes! {
 
 /// The scenes of one schedule.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Story(u64);
+pub(super) struct Story(u128);
 
 impl Story {
     pub(super) fn tell(&mut self, scene: Scene) {

@@ -111,6 +111,9 @@ impl World {
             if step >= end && (step == end || self.random.chance(20)) {
                 self.order_something()?;
             }
+            if self.random.chance(self.climate.wear) {
+                self.wear()?;
+            }
             if self.random.chance(self.climate.flood) {
                 self.flood()?;
             }
@@ -120,6 +123,19 @@ impl World {
             self.step()?;
         }
         Ok(())
+    }
+
+    /// Somebody grows too big, asks to be replaced, or is ordered to be.
+    fn wear(&mut self) -> Check {
+        let nobody = WorkerId(999_999);
+        let at = self.random.below(self.processes.len() + 1);
+        let worker = self.processes.get(at).map_or(nobody, |process| process.id);
+        match self.random.below(4) {
+            0 => self.order(Order::Recycle(worker)),
+            1 => self.tell(self.now, Event::SaidRestartMe { worker }),
+            2 => self.tell(self.now, Event::MemorySampled { worker, bytes: 1001 }),
+            _ => self.tell(self.now, Event::MemorySampled { worker, bytes: 1000 }),
+        }
     }
 
     /// The listeners fall behind a worker's messages, or catch up with them.
@@ -438,6 +454,7 @@ impl World {
             Order::Shutdown(Origin::Request),
             Order::ForceShutdown,
             Order::Scale(Scale::OneMore),
+            Order::Recycle(WorkerId(1)),
         ]);
         self.order(order)
     }

@@ -45,6 +45,8 @@ pub(super) fn policy(workers: usize) -> Policy {
         canary: ms(1000),
         disconnect_timeout: ms(10_000),
         watchdog: None,
+        max_lifetime: None,
+        max_memory: None,
     }
 }
 
@@ -231,6 +233,7 @@ fn spelled(action: &Action) -> String {
         Action::ForgetGeneration { generation } => format!("forget {generation}"),
         Action::Reply { ticket, reply } => match reply {
             Reply::Accepted => format!("{ticket} accepted"),
+            Reply::Unknown => format!("{ticket} unknown"),
             Reply::Refused => format!("{ticket} refused"),
             Reply::Ended(Verdict::Completed) => format!("{ticket} completed"),
             Reply::Ended(Verdict::Aborted { reason, .. }) => format!("{ticket} aborted: {reason}"),

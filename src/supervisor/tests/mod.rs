@@ -5,6 +5,7 @@ mod harness;
 mod leaving;
 mod patience;
 mod readiness;
+mod recycle;
 mod restart;
 mod rollback;
 mod rollout_ends;

@@ -52,6 +52,25 @@ pub(super) fn beats(how: &str) -> i32 {
     0
 }
 
+/// Ready; takes 100 MiB, or asks to be replaced, once a file says so that is named by its pid.
+pub(super) fn grows() -> i32 {
+    let worker = Worker::from_env().expect("a worker").expect("started by a master");
+    worker.ready().expect("told the master");
+    let (grow, ask) = (format!("grow-{}", std::process::id()), format!("ask-{}", std::process::id()));
+    let (mut held, mut asked) = (Vec::new(), 0);
+    while !worker.disconnect_requested() {
+        if held.is_empty() && Path::new(&grow).exists() {
+            held = vec![1u8; 100 << 20];
+        }
+        if asked == 0 && Path::new(&ask).exists() {
+            worker.request_restart().expect("told the master");
+            asked += 1;
+        }
+        sys::wait_readable_for(&[worker.disconnect_fd()], 20);
+    }
+    i32::from(held.contains(&0))
+}
+
 /// A line on the channel, as a worker in any language writes it.
 fn channel_line(line: &str) {
     let number = std::env::var("PROTEUS_CHANNEL_FD").expect("a channel");
