@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,14 @@ use crate::{median, row};
 /// Short, so that the boots weigh something beside it.
 const CANARY: Duration = Duration::from_millis(100);
 const SURGE: usize = 1;
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 21;
 const CLIENTS: usize = 4;
 
-/// A restart of so many workers, against its canary's time and as many boots by hand, one after the other.
+/// A restart of so many workers, against its canary's time and as many boots of such a worker by hand, until it
+/// says ready, one after the other.
 pub(crate) fn duration() {
     for workers in [2, 8, 32] {
-        let site = Site::open("restart", workers);
+        let site = Site::open("boots", workers);
         let (mut whole, mut least) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let began = Instant::now();
@@ -36,7 +38,7 @@ pub(crate) fn duration() {
 
 /// The slowest request while a restart of 8 workers runs, against as long without one.
 pub(crate) fn latency() {
-    let site = Site::open("latency", 8);
+    let site = Site::open("silent", 8);
     let (mut busy, mut quiet) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (slowest, took) = site.slowest_while(|| site.restart());
@@ -54,8 +56,8 @@ struct Site {
 }
 
 impl Site {
-    fn open(name: &str, workers: usize) -> Self {
-        let (stage, at) = (Stage::new(name), free_address());
+    fn open(role: &str, workers: usize) -> Self {
+        let (stage, at) = (Stage::new(role), free_address());
         let settings = json!({
             "listen": { "name": "http", "address": at.to_string() },
             "api": { "listen": format!("unix:{}", stage.path("api.sock").display()) },
@@ -64,7 +66,7 @@ impl Site {
             "minReady": workers,
         });
         // They report nothing: nobody would read it meanwhile.
-        let master = stage.cluster("silent", workers, &settings);
+        let master = stage.cluster(role, workers, &settings);
         let site = Site { stage, at, _master: master };
         while !site.ask("/ready").is_ok_and(|answer| answer.contains("200 OK")) {
             std::thread::yield_now();
@@ -87,17 +89,28 @@ impl Site {
         Ok(answer)
     }
 
-    /// The middle of some boots of the same program by nobody but this one.
+    /// The middle of some boots of the same worker by nobody but this program.
     fn boot_by_hand(&self) -> Duration {
-        let boot = |_| {
-            let began = Instant::now();
-            let child = Running(self.stage.command("begins").spawn().expect("it starts"));
-            self.stage.report();
-            let took = began.elapsed();
-            drop(child);
-            took
-        };
-        median(&mut (0..9).map(boot).collect::<Vec<_>>())
+        median(&mut (0..9).map(|_| self.boot()).collect::<Vec<_>>())
+    }
+
+    fn boot(&self) -> Duration {
+        let began = Instant::now();
+        let (mut channel, theirs) = UnixStream::pair().expect("a channel");
+        let mut command = self.stage.command("boots");
+        command.stdin(OwnedFd::from(theirs)).env("PROTEUS_CHANNEL_FD", "0");
+        for key in ["PROTEUS_WORKER_ID", "PROTEUS_SLOT", "PROTEUS_GENERATION"] {
+            command.env(key, "1");
+        }
+        let child = Running(command.spawn().expect("it starts"));
+        let (mut said, mut buffer) = (String::new(), [0; 256]);
+        while !said.contains("PROTEUS_READY") {
+            let count = channel.read(&mut buffer).expect("it speaks");
+            said += &String::from_utf8_lossy(&buffer[..count]);
+        }
+        let took = began.elapsed();
+        drop(child);
+        took
     }
 
     /// The slowest request of a closed loop of clients while something is done, and how long that took.

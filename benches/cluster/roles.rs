@@ -17,6 +17,7 @@ pub(crate) fn play() -> bool {
         ("begins", _) => begins(),
         ("service", _) => service(report),
         ("silent", _) => service(|| ()),
+        ("boots", _) => boots(),
         ("prefork", _) => prefork(),
         ("master", heap) => master(heap.parse().expect("MiB")),
         _ => panic!("unknown role {role}"),
@@ -46,6 +47,13 @@ fn service(begun: fn()) {
     for stream in worker.incoming(&listener) {
         drop(respond(stream));
     }
+}
+
+/// A worker that is ready and has nothing else to do.
+fn boots() {
+    let worker = Worker::from_env().expect("a worker").expect("started by whoever holds its channel");
+    worker.ready().expect("told");
+    worker.wait_for_disconnect();
 }
 
 /// The bare way: a listener shared by inheritance, and a blocking accept.
