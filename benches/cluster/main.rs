@@ -4,6 +4,7 @@
 
 mod crash;
 mod idle;
+mod node;
 mod process;
 mod requests;
 mod restart;
@@ -33,13 +34,14 @@ fn main() {
 }
 
 /// Each by the word that asks for it alone.
-const MEASUREMENTS: [(&str, fn()); 6] = [
+const MEASUREMENTS: [(&str, fn()); 7] = [
     ("crash", crash::replacement),
     ("heap", crash::beside_a_heap),
     ("requests", requests::per_second),
     ("restart", restart::duration),
     ("latency", restart::latency),
     ("idle", idle::master),
+    ("node", node::cluster),
 ];
 
 /// A row of the table: less is better.

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
-use crate::harness::master::rows;
+use crate::harness::master::{role_command, rows};
 use crate::harness::tools::{in_path, with_each_node};
 use crate::harness::{Master, Scene, eventually, get, proc, skipped, sys, wait_until};
 
@@ -258,6 +258,39 @@ fn last_words_arrive() {
             master.wait_log(&format!("worker {worker} (slot 0) died before it was ready: exit status 0"));
         }
         master.stop(&scene);
+    });
+}
+
+/// Node's TLS servers share their session keys by way of the master.
+#[test]
+fn workers_share_what_node_shares() {
+    with_each_node("workers_share_what_node_shares", |path| {
+        let scene = Scene::new("node-tickets");
+        let master = run(&scene, path, &settings(&scene, 2, &["tickets", &host(&scene), "8443"]));
+        let [first, second] = ["tickets-1", "tickets-2"].map(|name| written(&scene, name));
+        assert_eq!(first, second);
+        assert!(first.as_str().is_some_and(|keys| keys.len() == 96), "{first}");
+        master.signal(libc::SIGUSR2);
+        assert_eq!(written(&scene, "tickets-3"), first, "also those of the next generation");
+        master.wait_status("restarted", |status| status["restart"]["state"] == "completed");
+        master.stop(&scene);
+    });
+}
+
+/// `process.send` and `process.on('message')` are the cluster's messages; a burst before the exit arrives whole.
+#[test]
+fn messages_go_both_ways() {
+    with_each_node("messages_go_both_ways", |path| {
+        for role in ["page", "chatter"] {
+            let scene = Scene::new("node-messages");
+            scene.write("worker.js", PROGRAM);
+            let mut command = role_command(format!("node:{role}"));
+            command.env("PATH", path);
+            let mut host = Master::start(&scene, command);
+            let status = host.wait_exit();
+            assert!(status.success(), "{role}: {status}\n{}", host.log_text());
+            scene.assert_nothing_left();
+        }
     });
 }
 

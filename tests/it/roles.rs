@@ -6,6 +6,7 @@ mod load;
 mod logs;
 mod manners;
 mod messages;
+mod node;
 mod sockets;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -41,6 +42,7 @@ fn play() {
             notify("READY=1");
             5
         }
+        "node" => node::play(argument),
         "says-ready" => manners::says_ready(),
         "member-says-ready" => manners::member_says_ready(argument),
         "plain" => load::plain(argument),

@@ -184,16 +184,29 @@ fn read_answer(stream: &mut TcpStream) -> Result<Answer, Trouble> {
         }
         let text = String::from_utf8_lossy(&buffer[..length]);
         if let Some((head, body)) = text.split_once("\r\n\r\n")
-            && body.ends_with('\n')
+            && body.len() >= promised(head)
         {
             return parse(head, body).ok_or_else(|| Trouble::Wrong(text.to_string()));
         }
     }
 }
 
+/// How long the body is to be.
+fn promised(head: &str) -> usize {
+    let mut lengths = head.lines().filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    });
+    lengths.next().unwrap_or(1)
+}
+
+/// `pid=N` of ours, `running worker N` of the page's.
 fn parse(head: &str, body: &str) -> Option<Answer> {
-    let keeps = if head.contains("Connection: keep-alive") { Keeps::Yes } else { Keeps::No };
-    let pid = body.strip_prefix("pid=")?.trim_end().parse().ok()?;
+    // HTTP/1.1 keeps unless something else is said, and so do axum and hyper.
+    let closes = head.to_ascii_lowercase().contains("connection: close");
+    let keeps = if closes { Keeps::No } else { Keeps::Yes };
+    let pid = body.strip_prefix("pid=").or_else(|| body.strip_prefix("running worker "));
+    let pid = pid?.trim_end().parse().ok()?;
     head.starts_with("HTTP/1.1 200 ").then_some(Answer { pid, keeps })
 }
 

@@ -1,5 +1,6 @@
 //! What the tests share: masters under watch, a small HTTP client, conditions with deadlines.
 
+pub(crate) mod guide;
 pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod master;

@@ -2,7 +2,9 @@
 //! not there say so.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::skipped;
 
@@ -35,4 +37,16 @@ pub(crate) fn with_each_node(test: &str, play: impl Fn(&OsString)) {
         let path = std::env::join_paths(std::iter::once(folder).chain(std::env::split_paths(&rest)));
         play(&path.expect("no colon in it"));
     }
+}
+
+/// A port of every address that nobody has, and that the system gives to no client: another with each call.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = std::process::id().wrapping_mul(97);
+    super::eventually("a free port", || {
+        let number = base.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).into()) % 20_000;
+        let port = 10_000 + u16::try_from(number).expect("small");
+        let bound = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
+        bound.or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).is_ok().then_some(port)
+    })
 }

@@ -72,8 +72,18 @@ var modes = {
   chatter: function (count) {
     for (var i = 0; i < +count; i++) process.send({ cmd: 'n', i: i });
     process.send({ cmd: 'NODE_secret' });
-    process.send('last');
-    process.exit(0);
+    process.send('last', function () { process.exit(0); });
+  },
+  // Session keys for all workers: without them a client's session would end where another worker answers.
+  tickets: function (address, port) {
+    var server = require('tls').createServer({});
+    server.listen(+port, address, function () { write('tickets-' + id, server.getTicketKeys().toString('hex')); });
+  },
+  page: function () {
+    process.on('message', function (message) {
+      process.send({ cmd: 'heard', msg: message.msg || message });
+    });
+    process.send({ cmd: 'fromWorker', msg: 'sending message to master' });
   },
   // A child of its own has a channel of its own, or none.
   children: function (address, port) {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::{Router, routing::get};
-use axum_service::{config, disconnected, listener};
+use axum_service::{Accepting, config};
 use proteus_cluster::{Exit, Worker};
 
 fn main() -> proteus_cluster::Result<Exit> {
@@ -22,8 +22,9 @@ async fn serve(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send + 
         pid().await
     };
     let app = Router::new().route("/", get(pid)).route("/slow", get(slow));
-    let listener = listener(&worker)??;
+    let incoming = Accepting::new(&worker)?;
     worker.ready()?;
-    axum::serve(listener, app).with_graceful_shutdown(disconnected(worker)).await?;
+    let over = incoming.over();
+    axum::serve(incoming, app).with_graceful_shutdown(over).await?;
     Ok(())
 }

@@ -3,9 +3,8 @@
 //! `cargo run --manifest-path examples/axum/Cargo.toml --bin hyper-service`
 
 use std::convert::Infallible;
-use std::pin::pin;
 
-use axum_service::{config, disconnected, listener};
+use axum_service::{Accepting, config};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -21,16 +20,10 @@ fn main() -> proteus_cluster::Result<Exit> {
 }
 
 async fn serve(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let listener = listener(&worker)??;
+    let mut incoming = Accepting::new(&worker)?;
     worker.ready()?;
     let connections = GracefulShutdown::new();
-    let mut told = pin!(disconnected(worker));
-    loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut told => break,
-        };
-        let Ok((stream, _)) = stream else { continue }; // a client that gave up
+    while let Some((stream, _)) = incoming.next().await {
         let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
         let served = connections.watch(served);
         tokio::spawn(async move {
@@ -39,6 +32,7 @@ async fn serve(worker: Worker) -> Result<(), Box<dyn std::error::Error + Send + 
             }
         });
     }
+    incoming.over().await;
     connections.shutdown().await;
     Ok(())
 }
