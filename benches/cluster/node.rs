@@ -13,7 +13,8 @@ use crate::process;
 use crate::requests::free_address;
 use crate::stage::{Running, Stage};
 
-const CLIENTS: usize = 8;
+/// Enough that chance spreads kept connections over the workers about as evenly as turns would.
+const CLIENTS: usize = 32;
 /// Short, so that both of a pair meet the same weather.
 const WINDOW: Duration = Duration::from_millis(250);
 const ROUNDS: usize = 24;
