@@ -1,17 +1,14 @@
 //! Every action, held against the books as it is ordered.
 
-use std::collections::BTreeMap;
-
 use super::Check;
-use super::books::{
-    Answer, Asked, Asker, Barren, Books, Course, Entry, Life, Post, RestartFate, Roll, TrialFate, Way,
-};
+use super::books::{Answer, Asked, Asker, Barren, Books, Course, Entry, Life, Post, RestartFate, TrialFate};
 use super::promise;
+use super::rolls::{Way, fits};
 use super::story::Scene;
 use crate::supervisor::notice::Rollback;
 use crate::supervisor::{
     Action, CORE_GRACE, Ending, Generation, HELLO_GRACE, KILL_GRACE, Notice, Notification, Order, Reply,
-    Ticket, Verdict, WorkerId,
+    Ticket, WorkerId,
 };
 
 impl Books {
@@ -41,7 +38,7 @@ impl Books {
     }
 
     /// Nothing is spawned after a shutdown order; ids only rise; a seat keeps its program.
-    fn spawn(&mut self, id: WorkerId, slot: usize, generation: Generation) -> Check {
+    pub(super) fn spawn(&mut self, id: WorkerId, slot: usize, generation: Generation) -> Check {
         promise!(
             self.course == Course::Running && self.turn.asked == Asked::Nothing,
             "spawned after a shutdown order"
@@ -91,7 +88,7 @@ impl Books {
     }
 
     /// While nobody is ready, the budget alone says how often to try.
-    fn seat_spawned(&mut self) -> Check {
+    pub(super) fn seat_spawned(&mut self) -> Check {
         if let Some(Barren { spawns, allowed }) = &mut self.barren {
             *spawns += 1;
             promise!(*spawns <= *allowed, "spawned {spawns} times with nobody ready; allowed are {allowed}");
@@ -99,46 +96,8 @@ impl Books {
         Ok(())
     }
 
-    /// One replacement until the canary has passed, then `surge` at a time, all of the new generation.
-    fn trial_spawned(&mut self, slot: usize, generation: Generation) -> Check {
-        let Some(roll) = &mut self.roll else { return Err("a replacement without a restart".to_owned()) };
-        let (wanted, first) = match roll.way {
-            Way::Forward => (roll.generation, roll.promoted == 0),
-            Way::Back => (self.running_generation, false),
-        };
-        promise!(generation == wanted, "generation {generation} is nobody's");
-        roll.tried.entry(slot).or_insert(self.now);
-        let doubled = self.living.iter().any(|entry| entry.slot == slot && entry.post == Post::Trial);
-        promise!(!doubled, "two replacements on trial in slot {slot}");
-        let width = if first { 1 } else { self.policy.surge };
-        let crowded = !self.vacant.contains(&slot) && self.extra() >= width;
-        promise!(!crowded, "more than {width} replacements at a time");
-        self.trial_spawns += 1;
-        Ok(())
-    }
-
-    /// One at a time, never in or before a restart, by the seat's own program, for a worker that is worn.
-    fn recycle_spawned(&mut self, slot: usize, generation: Generation) -> Check {
-        promise!(self.remembered == 0, "a worker is recycled, and a restart waits");
-        promise!(generation == self.seats[slot], "recycled by generation {generation}");
-        let other = self.living.iter().find(|entry| entry.post == Post::Recycle);
-        promise!(other.is_none(), "recycled beside {other:?}");
-        let Some(holder) = self.holder(slot) else { return Err("an empty seat is recycled".to_owned()) };
-        promise!(matches!(holder.life, Life::Serving { .. }), "recycled in state {:?}", holder.life);
-        promise!(self.is_worn(holder), "recycled and not worn: {holder:?}");
-        self.trial_spawns += 1;
-        Ok(())
-    }
-
-    /// Nobody is to be started with it any more.
-    fn forget(&mut self, generation: Generation) -> Check {
-        promise!(self.programs.remove(&generation), "the program of generation {generation} is not held");
-        promise!(generation != self.running_generation, "the program that serves is let go");
-        Ok(())
-    }
-
     /// Told once, while it lives, and only because a replacement serves, a restart failed, or all go.
-    fn disconnect(&mut self, id: WorkerId, by: Notification) -> Check {
+    pub(super) fn disconnect(&mut self, id: WorkerId, by: Notification) -> Check {
         if by == Notification::Signal {
             return self.signal(id);
         }
@@ -184,7 +143,7 @@ impl Books {
     }
 
     /// `stopSignal` follows for those that were told as they booted and never said hello.
-    fn signal(&mut self, id: WorkerId) -> Check {
+    pub(super) fn signal(&mut self, id: WorkerId) -> Check {
         let now = self.now;
         let Some(entry) = self.entry_mut(id) else {
             return Err(format!("worker {id} is signalled, but gone"));
@@ -197,7 +156,7 @@ impl Books {
     }
 
     /// A ready worker that was silent for too long, and only such a one.
-    fn abort(&mut self, id: WorkerId) -> Check {
+    pub(super) fn abort(&mut self, id: WorkerId) -> Check {
         let now = self.now;
         let Some(entry) = self.entry(id) else { return Err(format!("worker {id} is aborted, but gone")) };
         let due = self.silent_until(entry);
@@ -216,7 +175,7 @@ impl Books {
     }
 
     /// Killed once, while it lives, and not before its time.
-    fn kill(&mut self, id: WorkerId) -> Check {
+    pub(super) fn kill(&mut self, id: WorkerId) -> Check {
         let (now, forced) = (self.now, self.turn.asked == Asked::Force);
         let Some(entry) = self.entry(id) else { return Err(format!("kill of worker {id}, who is gone")) };
         match entry.life {
@@ -242,7 +201,7 @@ impl Books {
         Ok(())
     }
 
-    fn boot_timed_out(&mut self, id: WorkerId) {
+    pub(super) fn boot_timed_out(&mut self, id: WorkerId) {
         self.story.tell(Scene::ReadyTimeout);
         let replaces = |entry: &&mut Entry| matches!(entry.post, Post::Trial | Post::Recycle);
         let Some(entry) = self.entry_mut(id).filter(replaces) else { return };
@@ -253,7 +212,7 @@ impl Books {
     }
 
     /// A shutdown begins by refusing newcomers.
-    fn close_listeners(&mut self) -> Check {
+    pub(super) fn close_listeners(&mut self) -> Check {
         promise!(self.course == Course::Running, "the listeners are closed twice");
         promise!(
             !matches!(self.turn.trial, TrialFate::Dismissed | TrialFate::ComebackDismissed),
@@ -276,7 +235,7 @@ impl Books {
     }
 
     /// A slot's sockets go once nobody is left who could serve what waits in them.
-    fn close_slot(&mut self, slot: usize) -> Check {
+    pub(super) fn close_slot(&mut self, slot: usize) -> Check {
         promise!(self.course == Course::Running && slot >= self.wanted, "slot {slot} is closed, but wanted");
         let left = self.living.iter().find(|entry| entry.slot == slot && entry.life != Life::GivenUpOn);
         promise!(left.is_none(), "slot {slot} is closed under {left:?}");
@@ -286,7 +245,7 @@ impl Books {
     }
 
     /// Each order is answered once at once; an accepted restart gets one verdict later.
-    fn answer(&mut self, ticket: Ticket, reply: &Reply) -> Check {
+    pub(super) fn answer(&mut self, ticket: Ticket, reply: &Reply) -> Check {
         let index = usize::try_from(ticket.0).map_err(|error| error.to_string())?;
         let (completed, ending) =
             (self.turn.restart == RestartFate::Completed, self.course != Course::Running);
@@ -313,24 +272,8 @@ impl Books {
         Ok(())
     }
 
-    /// The verdict tells how the worker ended that failed, so it comes after that.
-    fn names_a_dead_culprit(&self, verdict: &Verdict) -> Check {
-        let failed = match verdict {
-            Verdict::Completed => None,
-            Verdict::Aborted { failed, .. } => failed.as_ref(),
-        };
-        let alive = |id| self.entry(id).is_some_and(|entry| entry.life != Life::GivenUpOn);
-        let early = failed.is_some_and(|exit| alive(exit.worker)) && self.course == Course::Running;
-        promise!(!early, "a verdict before the end of the worker that failed: {failed:?}");
-        promise!(
-            failed.is_some() || self.course != Course::Running || *verdict == Verdict::Completed,
-            "nobody failed"
-        );
-        Ok(())
-    }
-
     /// At the end nobody is left who could still be killed, and everybody has an answer.
-    fn finish(&mut self, ending: &Ending) -> Check {
+    pub(super) fn finish(&mut self, ending: &Ending) -> Check {
         promise!(self.course != Course::Running, "finished without a shutdown");
         for entry in &self.living {
             let Life::GivenUpOn = entry.life else {
@@ -358,7 +301,7 @@ impl Books {
     }
 
     /// The log is part of the promise ("nothing is silent"), and tells what actions do not show.
-    fn reported(&mut self, notice: &Notice) -> Check {
+    pub(super) fn reported(&mut self, notice: &Notice) -> Check {
         match notice {
             Notice::WorkerReady { worker, .. } => self.became_ready(*worker),
             Notice::Replaced { slot, old, new } => self.replaced(*slot, *old, *new),
@@ -407,7 +350,7 @@ impl Books {
         }
     }
 
-    fn became_ready(&mut self, id: WorkerId) -> Check {
+    pub(super) fn became_ready(&mut self, id: WorkerId) -> Check {
         let (now, said) = (self.now, self.turn.said_ready == Some(id));
         let Some(entry) = self.entry(id) else { return Err(format!("worker {id} is ready, but gone")) };
         promise!(entry.life == Life::Booting, "worker {id} becomes ready in state {:?}", entry.life);
@@ -421,122 +364,8 @@ impl Books {
         Ok(())
     }
 
-    /// The old worker stays until the new one is ready.
-    fn recycled(&mut self, slot: usize, old: Option<WorkerId>, new: WorkerId) -> Check {
-        let Some(entry) = self.entry_mut(new) else {
-            return Err(format!("worker {new} takes a seat, but is gone"));
-        };
-        promise!(entry.post == Post::Recycle && entry.slot == slot, "worker {new} replaces nobody");
-        let serves = matches!(entry.life, Life::Serving { .. });
-        promise!(serves, "worker {new} is not ready");
-        entry.post = Post::Seat;
-        self.story.tell(Scene::Recycled);
-        if let Some(entry) = old.and_then(|old| self.entry_mut(old)) {
-            entry.post = Post::Leaving;
-        }
-        Ok(())
-    }
-
-    /// A seat changes hands only to a replacement that is ready and, if it is the first, has lasted.
-    fn replaced(&mut self, slot: usize, old: Option<WorkerId>, new: WorkerId) -> Check {
-        let (now, canary) = (self.now, self.policy.canary);
-        promise!(
-            self.holder(slot).map(|entry| entry.id) == old,
-            "slot {slot} had another worker than {old:?}"
-        );
-        let Some(roll) = &mut self.roll else { return self.recycled(slot, old, new) };
-        roll.tried.remove(&slot);
-        let (first, generation) = match roll.way {
-            Way::Forward => {
-                roll.promoted += 1;
-                (roll.promoted == 1, roll.generation)
-            }
-            Way::Back => (false, self.running_generation),
-        };
-        let Some(entry) = self.living.iter_mut().find(|entry| entry.id == new) else {
-            return Err(format!("worker {new} takes a seat, but is gone"));
-        };
-        promise!(entry.post == Post::Trial && entry.slot == slot, "worker {new} is no replacement");
-        promise!(entry.generation == generation, "worker {new} is of generation {}", entry.generation);
-        let Life::Serving { since, .. } = entry.life else {
-            return Err(format!("worker {new} is not ready"));
-        };
-        promise!(!first || now >= since + canary, "the canary has not lasted");
-        entry.post = Post::Seat;
-        if let Some(entry) = old.and_then(|old| self.entry_mut(old)) {
-            entry.post = Post::Leaving;
-        }
-        self.seats[slot] = generation;
-        self.vacant.remove(&slot);
-        Ok(())
-    }
-
-    /// With more than one older generation still draining, a restart waits.
-    fn restart_began(&mut self, generation: Generation) -> Check {
-        promise!(self.course == Course::Running && self.roll.is_none(), "a restart begins at the wrong time");
-        promise!(generation > self.newest_generation, "a generation is used twice");
-        self.newest_generation = generation;
-        let draining = |entry: &&Entry| {
-            let older = self.turn.dropped != Some(entry.id);
-            older && entry.post == Post::Leaving && entry.life != Life::GivenUpOn
-        };
-        let mut generations = self.living.iter().filter(draining).map(|entry| entry.generation);
-        let first = generations.next();
-        let several = generations.any(|generation| Some(generation) != first);
-        promise!(!several, "several generations are draining");
-        self.roll = Some(Roll { generation, promoted: 0, way: Way::Forward, tried: BTreeMap::new() });
-        self.programs.insert(generation);
-        self.remembered = 0;
-        Ok(())
-    }
-
-    fn restart_completed(&mut self) -> Check {
-        let Some(roll) = self.roll.take() else { return Err("completed twice".to_owned()) };
-        let everywhere = self.seats[..self.wanted].iter().all(|generation| *generation == roll.generation);
-        promise!(everywhere, "completed with an old worker in its seat");
-        promise!(roll.way == Way::Forward, "completed after a failure");
-        self.turn.restart = RestartFate::Completed;
-        self.running_generation = roll.generation;
-        self.story.tell(Scene::RestartCompleted);
-        Ok(())
-    }
-
-    fn restart_aborted(&mut self) -> Check {
-        let Some(roll) = self.roll.take() else { return Err("aborted twice".to_owned()) };
-        self.turn.restart = RestartFate::Aborted;
-        self.story.tell(Scene::RestartAborted);
-        if roll.promoted > 0 {
-            self.story.tell(Scene::AbortedAfterAPromotion);
-        }
-        if self.course != Course::Running {
-            return Ok(());
-        }
-        promise!(roll.way == Way::Back, "aborted without a failure");
-        let mut seats = self.seats[..self.wanted].iter();
-        let old = seats.all(|generation| *generation == self.running_generation);
-        if old && self.vacant.is_empty() && self.on_trial() == 0 {
-            let spent = self.crashes >= u64::from(self.policy.max_fork_count);
-            let lucky = |slot: &usize| !self.unlucky.contains(slot) && !spent;
-            let unready = (0..self.wanted).find(|slot| !self.serves(*slot) && lucky(slot));
-            promise!(unready.is_none(), "aborted before slot {unready:?} is ready");
-            if roll.promoted > 0 {
-                self.story.tell(Scene::RolledBack);
-            }
-            return Ok(());
-        }
-        let stuck = roll.tried.values().any(|since| self.now - *since >= self.policy.ready_timeout);
-        promise!(self.remembered > 0 && stuck, "aborted with mixed generations");
-        self.left_vacant += self.vacant.len() as u64;
-        if let Some(barren) = &mut self.barren {
-            barren.allowed += self.vacant.len() as u64;
-        }
-        self.vacant.clear();
-        self.story.tell(Scene::RollbackGaveWay);
-        Ok(())
-    }
-
     /// Only after the grace, and only of a worker that was killed.
-    fn given_up_on(&mut self, id: WorkerId) -> Check {
+    pub(super) fn given_up_on(&mut self, id: WorkerId) -> Check {
         let now = self.now;
         let Some(entry) = self.entry_mut(id) else {
             return Err(format!("worker {id} is unkillable, but gone"));
@@ -570,15 +399,4 @@ fn is_only_said(action: &Action) -> bool {
         | Action::Reply { reply: Reply::Accepted | Reply::Unknown | Reply::Ended(_), .. }
         | Action::Finish(_) => false,
     }
-}
-
-fn fits(verdict: &Verdict, completed: bool, ending: bool) -> Check {
-    match verdict {
-        Verdict::Completed => promise!(completed, "a restart that did not complete is called completed"),
-        Verdict::Aborted { reason, .. } => {
-            promise!(!reason.is_empty(), "aborted without a reason");
-            promise!(!ending || reason == "shutdown", "a shutdown overtook it, but the reason is {reason}");
-        }
-    }
-    Ok(())
 }

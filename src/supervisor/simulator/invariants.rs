@@ -1,8 +1,9 @@
 //! The promises of the design, held against the core after every `handle`.
 
 use super::Check;
-use super::books::{Asked, Barren, Books, Course, Entry, Life, Post, RestartFate, TrialFate, Way};
+use super::books::{Asked, Barren, Books, Course, Entry, Life, Post, RestartFate, TrialFate};
 use super::promise;
+use super::rolls::Way;
 use super::story::Scene;
 use crate::supervisor::{Generation, KILL_GRACE, Moment, Order, Supervisor, WorkerState, WorkerView};
 

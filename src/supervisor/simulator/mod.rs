@@ -1,7 +1,7 @@
 //! Seeded random schedules drive the real core against the promises of the design.
 //!
 //! The world boots, crashes, wedges and forgets; the clock bends; orders come at any moment. An
-//! onlooker keeps books of what was told and ordered (`books`), holds each action against them
+//! onlooker keeps books of what was told and ordered (`books`, `facts`, `orders`, `rolls`), holds each action against them
 //! (`audit`) and checks every promise after every `handle` (`invariants`).
 //!
 //! A schedule is its seed. One that fails is printed with the command that replays it alone.
@@ -10,9 +10,12 @@
 mod audit;
 mod books;
 mod climate;
+mod facts;
 mod invariants;
+mod orders;
 mod process;
 mod random;
+mod rolls;
 mod story;
 mod world;
 

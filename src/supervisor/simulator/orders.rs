@@ -1,0 +1,132 @@
+//! Orders in the books: what is expected to come of them.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use super::books::{Answer, Asked, Asker, Books, Course, Post};
+use super::rolls::Way;
+use super::story::Scene;
+use crate::supervisor::{Order, Origin, Scale, Ticket};
+
+impl Books {
+    pub(super) fn asked(&mut self, order: Order, ticket: Option<Ticket>) {
+        let (running, ended) = (self.course == Course::Running, self.is_finished());
+        let expects = match order {
+            Order::Restart | Order::Shutdown(_) | Order::Scale(_) if running => Answer::Accepted,
+            Order::Recycle(worker) if running && self.entry(worker).is_some() => Answer::Accepted,
+            Order::Recycle(_) if running => Answer::Unknown,
+            Order::ForceShutdown if !ended => Answer::Accepted,
+            Order::Restart
+            | Order::Shutdown(_)
+            | Order::ForceShutdown
+            | Order::Scale(_)
+            | Order::Recycle(_) => Answer::Refused,
+        };
+        match order {
+            Order::Scale(scale) if running => self.scaled(scale),
+            Order::Recycle(worker) if running => self.wear(worker),
+            Order::Restart
+            | Order::Shutdown(_)
+            | Order::ForceShutdown
+            | Order::Scale(_)
+            | Order::Recycle(_) => {}
+        }
+        if ended {
+            self.story.tell(Scene::OrderAfterTheEnd);
+        }
+        if order == Order::Restart && running {
+            self.remembered += 1;
+            if self.roll.as_ref().is_some_and(|roll| roll.way == Way::Back) {
+                self.story.tell(Scene::RestartOrderedDuringARollback);
+            }
+        }
+        self.turn.asked = match order {
+            Order::Restart | Order::Scale(_) | Order::Recycle(_) => Asked::Nothing,
+            Order::Shutdown(_) | Order::ForceShutdown if ended => Asked::Nothing,
+            Order::Shutdown(_) | Order::ForceShutdown if self.forces(order) => Asked::Force,
+            Order::Shutdown(_) | Order::ForceShutdown => Asked::Shutdown,
+        };
+        if let Some(Ticket(number)) = ticket {
+            assert_eq!(number, self.askers.len() as u64, "the world numbers tickets in order");
+            self.askers.push(Asker { order, expects, answer: None, verdicts: 0 });
+        }
+    }
+
+    /// Slots come and go at the end; who is in one that goes is there no longer for anything.
+    pub(super) fn scaled(&mut self, scale: Scale) {
+        let from = self.wanted;
+        let to = match scale {
+            Scale::To(headcount) => headcount.get(),
+            Scale::OneMore => from + 1,
+            Scale::OneFewer => (from - 1).max(1),
+        };
+        self.wanted = to;
+        match to.cmp(&from) {
+            Ordering::Less => self.shrunk(),
+            Ordering::Equal => self.story.tell(Scene::ScaledToTheBound),
+            Ordering::Greater => self.grown_from(from),
+        }
+        if self.roll.is_some() && to != from {
+            self.story.tell(Scene::ScaledDuringARestart);
+        }
+    }
+
+    pub(super) fn shrunk(&mut self) {
+        self.story.tell(Scene::ScaledDown);
+        let wanted = self.wanted;
+        for entry in self.living.iter_mut().filter(|entry| entry.slot >= wanted) {
+            if entry.post == Post::Trial {
+                self.story.tell(Scene::ScaledAwayAReplacement);
+            }
+            entry.post = Post::Leaving;
+        }
+        self.vacant.retain(|slot| *slot < wanted);
+        self.unlucky.retain(|slot| *slot < wanted);
+        if let Some(roll) = &mut self.roll {
+            roll.tried.retain(|slot, _| *slot < wanted);
+        }
+    }
+
+    pub(super) fn grown_from(&mut self, from: usize) {
+        self.story.tell(Scene::ScaledUp);
+        let more = (self.wanted - from) as u64;
+        self.grown += more;
+        if let Some(barren) = &mut self.barren {
+            barren.allowed += more;
+        }
+        if self.living.iter().any(|entry| (from..self.wanted).contains(&entry.slot)) {
+            self.story.tell(Scene::ScaledUpWhileTheSlotDrains);
+        }
+        self.seats.truncate(from);
+        self.seats.resize(self.wanted, self.running_generation);
+        self.open.resize(self.wanted.max(self.open.len()), false);
+        // They have to boot first.
+        self.all_were_ready = false;
+    }
+
+    /// A force order, or a second signal; two within 300 ms are one.
+    pub(super) fn forces(&mut self, order: Order) -> bool {
+        match (order, self.signalled) {
+            (Order::Restart | Order::Scale(_) | Order::Recycle(_) | Order::Shutdown(Origin::Request), _) => {
+                false
+            }
+            (Order::ForceShutdown, _) => {
+                self.story.tell(Scene::ForcedByOrder);
+                true
+            }
+            (Order::Shutdown(Origin::Signal), None) => {
+                self.signalled = Some(self.now);
+                false
+            }
+            (Order::Shutdown(Origin::Signal), Some(first)) => {
+                let again = self.now - first >= Duration::from_millis(300);
+                self.story.tell(if again {
+                    Scene::ForcedByASecondSignal
+                } else {
+                    Scene::SignalRepeatedAtOnce
+                });
+                again
+            }
+        }
+    }
+}
