@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use address::ListenAddress;
 pub(crate) use address::UNIX_PATH_BYTES;
 pub use api::Api;
-pub(crate) use api::ApiConfig;
+pub(crate) use api::{ApiConfig, DEFAULT_WORKER_TIMEOUT, LONGEST_WORKER_TIMEOUT};
 pub use builder::Builder;
 pub(crate) use builder::RESERVED_ENV;
 pub use listener::Listener;

@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     TimedOut,
     /// A message that cannot be sent, or does not fit what it is read as.
     Message,
+    /// A request of the same name is still running.
+    Busy,
     /// A worker's queue is full.
     Full,
     /// A worker is gone, or was told to go.
@@ -86,6 +88,11 @@ impl Error {
     /// A message was refused for what it is: its `cmd` is reserved, it is too long, it does not fit.
     pub fn is_message(&self) -> bool {
         self.kind == Kind::Message
+    }
+
+    /// A request was refused: replies could not be told from those to an earlier one of the same name.
+    pub fn is_busy(&self) -> bool {
+        self.kind == Kind::Busy
     }
 
     /// A worker does not read its messages, and no more of them are kept for it.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 use serde::Serialize;
 
+use crate::ask::Ask;
 use crate::config::WORKERS;
 use crate::dispatch::Audience;
 use crate::error::{Error, Kind, Result};
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Look {
         reply: Sender<Status>,
     },
+    Ask(Ask),
     /// The resident bytes of workers.
     Memory(Vec<(WorkerId, u64)>),
 }
@@ -52,6 +54,7 @@ pub struct Handle {
     meter: Arc<Mutex<Meter>>,
     peers: Arc<Peers>,
     audience: Arc<Audience>,
+    worker_timeout: Duration,
 }
 
 /// What there is to see before the loop runs.
@@ -105,7 +108,7 @@ pub(crate) enum Heard {
 
 /// How long the loop may take to say whether it takes an order: it never blocks, so this is only
 /// reached on a machine that stands still.
-const ANSWER: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 
 impl Handle {
     pub(crate) fn new(
@@ -114,9 +117,10 @@ impl Handle {
         first: Status,
         peers: Arc<Peers>,
         audience: Arc<Audience>,
+        worker_timeout: Duration,
     ) -> Self {
         let first = Arc::new(First { status: first, running: OnceLock::new() });
-        Handle { commands, waker, first, meter: Arc::default(), peers, audience }
+        Handle { commands, waker, first, meter: Arc::default(), peers, audience, worker_timeout }
     }
 
     /// From now on the loop answers.
@@ -168,7 +172,17 @@ impl Handle {
     /// message), [`is_message`](Error::is_message) where it cannot be sent: a reserved `cmd` (`PROTEUS_…`,
     /// `NODE_…`) or more than 4 MiB.
     pub fn send_message(&self, message: impl Serialize) -> Result<()> {
-        self.peers.send_to_all(&Outgoing::of(&message)?).map(drop)
+        self.send_to_all(&message).map(drop)
+    }
+
+    /// The same; how many workers that were.
+    pub(crate) fn send_to_all(&self, message: &impl Serialize) -> Result<usize> {
+        self.peers.send_to_all(&Outgoing::of(message)?)
+    }
+
+    /// How long callers of the API wait for replies where they do not say.
+    pub(crate) fn worker_timeout(&self) -> Duration {
+        self.worker_timeout
     }
 
     /// Sends a message to one worker; as [`send_message`](Handle::send_message) otherwise.
@@ -251,7 +265,7 @@ impl Handle {
         Ok(Restart { replies })
     }
 
-    fn send(&self, command: Command) -> Result<()> {
+    pub(crate) fn send(&self, command: Command) -> Result<()> {
         self.commands.send(command).map_err(|_| Error::ended())?;
         self.waker.wake().map_err(|error| Error::start("waking the master", error))
     }

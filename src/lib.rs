@@ -80,6 +80,7 @@
 compile_error!("proteus-cluster runs on Linux: it needs clone, epoll, parent-death signals and /proc");
 
 mod api;
+mod ask;
 mod cluster;
 mod config;
 mod dispatch;
@@ -98,6 +99,7 @@ mod supervisor;
 mod sys;
 mod worker;
 
+pub use ask::Reply;
 pub use cluster::{Cluster, Exit, run};
 /// The tables of orders, for help texts and for the test that holds the README against them.
 #[doc(hidden)]

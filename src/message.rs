@@ -17,7 +17,7 @@ pub(crate) use self::log_line::LogLine;
 #[cfg(feature = "logger")]
 pub(crate) use self::log_line::encode as encode_record;
 pub use self::user::Message;
-pub(crate) use self::user::Outgoing;
+pub(crate) use self::user::{Outgoing, failure_line, reply_line};
 
 /// Why a line was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,10 @@ pub(crate) enum FromWorker {
     /// Its closure failed with this text: the cause of the exit that follows.
     Failed {
         reason: String,
+    },
+    /// It answers requests of this name, and sends their numbers back.
+    Answers {
+        to: String,
     },
     /// A message handler of its panicked.
     Panicked {
@@ -90,6 +94,7 @@ impl FromWorker {
             "PROTEUS_RESTART_ME" => FromWorker::RestartMe,
             "PROTEUS_LISTEN" => FromWorker::Listen { address: text(value, cmd, "address")? },
             "PROTEUS_FAILED" => FromWorker::Failed { reason: text(value, cmd, "reason")? },
+            "PROTEUS_ANSWERS" => FromWorker::Answers { to: text(value, cmd, "to")? },
             "PROTEUS_PANICKED" => FromWorker::Panicked { text: text(value, cmd, "text")? },
             "PROTEUS_LOG_DROPPED" => FromWorker::LogDropped { count: number(value, cmd, "count")? },
             other => FromWorker::Reserved(other.to_owned()),
@@ -105,6 +110,7 @@ impl FromWorker {
             FromWorker::RestartMe => line(&json!({ "cmd": "PROTEUS_RESTART_ME" })),
             FromWorker::Listen { address } => line(&json!({ "cmd": "PROTEUS_LISTEN", "address": address })),
             FromWorker::Failed { reason } => line(&json!({ "cmd": "PROTEUS_FAILED", "reason": reason })),
+            FromWorker::Answers { to } => line(&json!({ "cmd": "PROTEUS_ANSWERS", "to": to })),
             FromWorker::Panicked { text } => line(&json!({ "cmd": "PROTEUS_PANICKED", "text": text })),
             FromWorker::Log(record) => record.encode(),
             FromWorker::LogDropped { count } => {
@@ -255,6 +261,7 @@ mod tests {
             FromWorker::RestartMe,
             FromWorker::Listen { address: "[::]:80".into() },
             FromWorker::Failed { reason: "line one\nline two \u{1b}[31m \0".into() },
+            FromWorker::Answers { to: "x".into() },
             FromWorker::Panicked { text: "at\nall".into() },
             FromWorker::Log(log),
             FromWorker::LogDropped { count: 3 },

@@ -107,7 +107,15 @@ impl Peers {
         *self.lock() = Stage::Ended;
     }
 
-    /// To every live worker that was not told to disconnect.
+    /// The ways to all of them, by worker id.
+    pub(crate) fn all(&self) -> Vec<Arc<Outbox>> {
+        match &*self.lock() {
+            Stage::Early { workers, .. } | Stage::Running(workers) => workers.values().cloned().collect(),
+            Stage::Ended => Vec::new(),
+        }
+    }
+
+    /// To every live worker that was not told to disconnect; how many those are.
     pub(crate) fn send_to_all(&self, message: &Outgoing) -> Result<usize> {
         let workers = match &mut *self.lock() {
             Stage::Early { lines, .. } if lines.len() + message.line.len() > EARLY => {

@@ -12,7 +12,6 @@ pub(crate) struct Asked<'a> {
     pub(crate) id: Option<u64>,
     pub(crate) parameters: Parameters,
     /// Empty unless the route's kind reads one.
-    #[allow(dead_code, reason = "for rows of Kind::Message")]
     pub(crate) body: Vec<u8>,
 }
 

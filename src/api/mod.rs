@@ -2,6 +2,7 @@
 #![warn(clippy::disallowed_macros)]
 
 mod asked;
+mod messages;
 pub(crate) mod routes;
 mod verdict;
 mod waiters;

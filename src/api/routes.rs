@@ -5,6 +5,7 @@ use std::io::{Cursor, Read};
 use tiny_http::{Header, Method, Request, Response};
 
 use super::asked::{Asked, BODY_LIMIT, Match, Parameters, matches};
+use super::messages;
 use super::verdict;
 use super::waiters::Later;
 use crate::config::settings::duration;
@@ -32,7 +33,6 @@ enum Kind {
     /// GET or POST, and never from a web page.
     Order,
     /// POST with a body, which the answer gets as `Asked::body`; never from a web page.
-    #[allow(dead_code, reason = "for rows that take one")]
     Message,
     /// GET, HEAD or POST.
     Look,
@@ -85,6 +85,20 @@ pub(crate) const ROUTES: &[Route] = &[
             taken(asked.handle, Order::Recycle(worker)).into()
         },
         meaning: "replaces this one worker; answers `OK` at once, 404 where there is none of this id",
+    },
+    Route {
+        path: "/send",
+        kind: Kind::Message,
+        parameters: &[],
+        answer: messages::send,
+        meaning: "POST: the body, any JSON value, goes to every worker; answers `OK`",
+    },
+    Route {
+        path: "/sync_send",
+        kind: Kind::Message,
+        parameters: &[],
+        answer: messages::sync_send,
+        meaning: "POST: the body goes to every worker; answers an array of what they replied",
     },
     Route {
         path: "/status",

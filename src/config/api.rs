@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::address::{self, ListenAddress, port_without_address};
 use super::given::{Refusal, quoted};
@@ -9,6 +10,9 @@ use crate::error::Result;
 
 const DEFAULT_HOST: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 8111;
+pub(crate) const DEFAULT_WORKER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nobody may hold one of the API's few places for callers who wait for longer.
+pub(crate) const LONGEST_WORKER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The control API: an HTTP server of the master's that takes orders and answers questions.
 ///
@@ -19,6 +23,7 @@ pub struct Api {
     pub(super) listen: Option<String>,
     pub(super) port: Option<u16>,
     pub(super) token: Option<String>,
+    pub(super) worker_timeout: Option<Duration>,
 }
 
 /// The control API after its checks.
@@ -27,6 +32,8 @@ pub(crate) struct ApiConfig {
     /// `Tcp` or `Unix`, never `Udp`.
     pub(crate) listen: ListenAddress,
     pub(crate) token: Option<String>,
+    /// How long `/sync_send` waits for replies.
+    pub(crate) worker_timeout: Duration,
 }
 
 impl Api {
@@ -46,12 +53,21 @@ impl Api {
         self
     }
 
+    /// How long `/sync_send` waits for the workers' replies, unless the message says otherwise; 5 s by default, 60 s
+    /// at most.
+    pub fn worker_timeout(mut self, timeout: Duration) -> Self {
+        self.worker_timeout = Some(timeout);
+        self
+    }
+
     pub(super) fn checked(&self) -> Result<ApiConfig> {
         let listen = self.address().map_err(|refusal| refusal.of_setting("api.listen"))?;
         if let Some(token) = &self.token {
             check_token(token).map_err(|refusal| refusal.of_setting("api.token"))?;
         }
-        Ok(ApiConfig { listen, token: self.token.clone() })
+        let worker_timeout = self.worker_timeout.unwrap_or(DEFAULT_WORKER_TIMEOUT);
+        check_worker_timeout(worker_timeout).map_err(|refusal| refusal.of_setting("api.workerTimeout"))?;
+        Ok(ApiConfig { listen, token: self.token.clone(), worker_timeout })
     }
 
     pub(super) fn address(&self) -> Result<ListenAddress, Refusal> {
@@ -78,6 +94,14 @@ impl Api {
     }
 }
 
+fn check_worker_timeout(timeout: Duration) -> Result<(), Refusal> {
+    if timeout.is_zero() || timeout > LONGEST_WORKER_TIMEOUT {
+        let most = LONGEST_WORKER_TIMEOUT.as_millis();
+        return Err(format!("{} is out of range (1 to {most})", timeout.as_millis()).into());
+    }
+    Ok(())
+}
+
 /// The token itself stays out of the refusal.
 fn check_token(token: &str) -> Result<(), Refusal> {
     match token {
@@ -102,6 +126,7 @@ impl fmt::Debug for Api {
         api.field("listen", &self.listen)
             .field("port", &self.port)
             .field("token", &Hidden(&self.token))
+            .field("worker_timeout", &self.worker_timeout)
             .finish()
     }
 }
@@ -109,7 +134,10 @@ impl fmt::Debug for Api {
 impl fmt::Debug for ApiConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut api = f.debug_struct("ApiConfig");
-        api.field("listen", &self.listen).field("token", &Hidden(&self.token)).finish()
+        api.field("listen", &self.listen)
+            .field("token", &Hidden(&self.token))
+            .field("worker_timeout", &self.worker_timeout)
+            .finish()
     }
 }
 
@@ -167,6 +195,15 @@ mod tests {
             (r#"{"listen": 8111}"#, "setting `api.listen`: 8111 is not a string"),
             (r#"{"port": 65536}"#, "setting `api.port`: 65536 is out of range (0 to 65535)"),
             (r#"{"port": "8111"}"#, "setting `api.port`: \"8111\" is not a whole number"),
+            (r#"{"workerTimeout": 0}"#, "setting `api.workerTimeout`: 0 is out of range (1 to 60000)"),
+            (
+                r#"{"workerTimeout": 60001}"#,
+                "setting `api.workerTimeout`: 60001 is out of range (1 to 60000)",
+            ),
+            (
+                r#"{"workerTimeout": "5s"}"#,
+                "setting `api.workerTimeout`: \"5s\" is not a whole number of milliseconds",
+            ),
             (r#"{"token": ""}"#, "setting `api.token`: must be a string that is not empty"),
             (r#"{"token": 4711}"#, "setting `api.token`: must be a string that is not empty"),
             (r#"{"token": "a secret"}"#, "setting `api.token`: must be visible ASCII without spaces"),

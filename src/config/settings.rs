@@ -53,7 +53,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Settings whose feature is still to come: refused rather than ignored.
-pub const LATER: &[&str] = &["logFile", "logFormat", "api.workerTimeout"];
+pub const LATER: &[&str] = &["logFile", "logFormat"];
 
 /// Every setting, in the order of the help text.
 pub static SETTINGS: &[Setting] = &[
@@ -140,6 +140,13 @@ pub static SETTINGS: &[Setting] = &[
         default: "none",
         meaning: "bearer token that the control API asks for; never a flag, since everybody can read a command line",
         take: take_api_token,
+    },
+    Setting {
+        key: "api.workerTimeout",
+        flag: None,
+        default: "5000",
+        meaning: "how long /sync_send waits for the workers' replies; 60000 at most",
+        take: |builder, given| given.time().map(|time| builder.api_mut().worker_timeout = Some(time)),
     },
     Setting {
         key: "ready",

@@ -135,7 +135,6 @@ fn unknown_and_later_keys_are_refused() {
         (r#"{"maxMemory": 0}"#, "setting `maxMemory`: 0 is out of range (1 to 18446744073709551615)"),
         (r#"{"logFile": "x"}"#, "`logFile` is not available yet"),
         (r#"{"logFormat": "x"}"#, "`logFormat` is not available yet"),
-        (r#"{"api": {"workerTimeout": 5000}}"#, "`api.workerTimeout` is not available yet"),
         (r#"{"output": "file"}"#, "setting `output`: \"file\" is not one of \"inherit\", \"log\""),
     ];
     for (json, line) in table {

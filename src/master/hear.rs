@@ -133,6 +133,7 @@ impl Master {
             Ok(FromWorker::Alive) => self.events.push_back(Event::SaidAlive { worker }),
             Ok(FromWorker::Failed { reason }) => self.events.push_back(Event::SaidFailed { worker, reason }),
             Ok(FromWorker::Listen { address }) => self.answer_listen(worker, address),
+            Ok(FromWorker::Answers { to }) => self.requests.note_echo(worker, to),
             Ok(FromWorker::Panicked { text }) => self.note_panic(worker, &text),
             Ok(FromWorker::User(message)) => return self.take_message(worker, message),
             Ok(FromWorker::RestartMe) => self.events.push_back(Event::SaidRestartMe { worker }),
@@ -175,6 +176,7 @@ impl Master {
             self.events.push_back(Event::SaidReady { worker });
         }
         let from = process.outbox.worker();
+        let message = self.take_reply(worker, message)?;
         self.audience.has(message.cmd()).then_some(Mail { from, message })
     }
 

@@ -4,6 +4,7 @@
 //! of events, hands them to the core one at a time, and performs the actions that come back.
 #![warn(clippy::disallowed_macros)]
 
+mod ask;
 mod capture;
 mod channel;
 mod hear;
@@ -46,9 +47,10 @@ use crate::handle::{Command, Word};
 use crate::journal;
 use crate::peers::Peers;
 use crate::status::{ListenerStatus, Status};
-use crate::supervisor::{Ending, Event, Moment, Supervisor, Ticket, WorkerId};
+use crate::supervisor::{Ending, Event, Moment, RequestNumber, Requests, Supervisor, Ticket, WorkerId};
 use crate::sys::spawn::Spawner;
 
+use ask::Asking;
 use listener::Listeners;
 use process::Process;
 use signals::{Response, Signals};
@@ -84,6 +86,8 @@ pub(crate) struct Master {
     events: VecDeque<Event>,
     /// Sources that had more than one turn's worth: edge-triggered events will not come again for them.
     unfinished: Vec<Source>,
+    requests: Requests,
+    asking: BTreeMap<RequestNumber, Asking>,
     peers: Arc<Peers>,
     audience: Arc<Audience>,
     dispatch: Dispatch,
@@ -140,6 +144,7 @@ impl Master {
 
     /// Tells the core all that has happened, and does what it says.
     fn decide(&mut self) -> Option<Ending> {
+        self.expire_requests();
         loop {
             let now = self.now();
             let due = self.supervisor.next_deadline().is_some_and(|due| due <= self.gathered);
@@ -155,7 +160,8 @@ impl Master {
 
     /// Sleeps until something happens or the next deadline.
     fn wait(&mut self, ready: &mut Events) -> io::Result<()> {
-        let deadline = self.supervisor.next_deadline().map(|due| due - self.now());
+        let due = self.supervisor.next_deadline().into_iter().chain(self.requests.next_deadline()).min();
+        let deadline = due.map(|due| due - self.now());
         let timeout = if self.unfinished.is_empty() { deadline } else { Some(Duration::ZERO) };
         match self.poll.poll(ready, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -210,6 +216,7 @@ impl Master {
                     let sampled = |(worker, bytes)| Event::MemorySampled { worker, bytes };
                     self.events.extend(sizes.into_iter().map(sampled));
                 }
+                Command::Ask(ask) => self.ask(ask),
                 Command::Look { reply } => {
                     // Whoever asked may have gone; the answer is then nobody's.
                     drop(reply.send(self.status()));

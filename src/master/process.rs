@@ -154,6 +154,7 @@ impl Master {
         }
         self.hear_last_words(worker);
         self.peers.leave(worker.0);
+        self.ask_no_more(worker);
         let Some(process) = self.processes.remove(&worker) else { return };
         for (_, fd) in process.sources(worker) {
             report(worker, self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd())));

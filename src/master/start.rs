@@ -17,14 +17,14 @@ use super::spawn::Launcher;
 use super::token::Source;
 use super::{BUFFER, Master, Role};
 use crate::api;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_WORKER_TIMEOUT};
 use crate::dispatch::{Audience, Dispatch};
 use crate::error::{Error, Result};
 use crate::handle::{Command, Handle, Word};
 use crate::journal;
 use crate::peers::Peers;
 use crate::status::{ListenerStatus, Status};
-use crate::supervisor::{Ending, Moment, Policy, Supervisor};
+use crate::supervisor::{Ending, Moment, Policy, Requests, Supervisor};
 use crate::sys::process::has_pidfd;
 use crate::sys::spawn::Spawner;
 
@@ -102,8 +102,9 @@ impl Foundation {
         let first = Status::of(supervisor.status(Moment::default()), rows);
         let (sender, commands) = channel();
         let (waker, peers, audience) = (Arc::new(waker), Arc::new(Peers::new()), Arc::<Audience>::default());
-        let handle =
-            Handle::new(sender, Arc::clone(&waker), first, Arc::clone(&peers), Arc::clone(&audience));
+        let worker_timeout = config.api.as_ref().map_or(DEFAULT_WORKER_TIMEOUT, |api| api.worker_timeout);
+        let (to, hears) = (Arc::clone(&peers), Arc::clone(&audience));
+        let handle = Handle::new(sender, Arc::clone(&waker), first, to, hears, worker_timeout);
         Ok(Foundation {
             config,
             role,
@@ -156,6 +157,8 @@ impl Foundation {
             outcomes: VecDeque::new(),
             events: VecDeque::new(),
             unfinished: Vec::new(),
+            requests: Requests::new(),
+            asking: BTreeMap::new(),
             peers: self.peers,
             audience: self.audience,
             dispatch,

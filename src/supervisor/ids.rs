@@ -70,6 +70,22 @@ impl Headcount {
     }
 }
 
+id!(
+    /// A request to the workers, from 1. It travels with the question, and back with the reply.
+    RequestNumber
+);
+
+impl RequestNumber {
+    pub(super) const FIRST: RequestNumber = RequestNumber(1);
+
+    /// Hands out this number and moves on to the next.
+    pub(super) fn take(&mut self) -> RequestNumber {
+        let taken = *self;
+        self.0 += 1;
+        taken
+    }
+}
+
 impl WorkerId {
     pub(super) const FIRST: WorkerId = WorkerId(1);
 

@@ -15,6 +15,7 @@ mod ids;
 mod life;
 mod notice;
 mod recycle;
+mod requests;
 mod respawn;
 mod restart;
 mod rollback;
@@ -34,8 +35,9 @@ use std::time::Duration;
 
 pub(crate) use action::{Action, Ending, Reply, Verdict};
 pub(crate) use event::{Event, ExitStatus, FailureKind, Order, Origin, Scale, SpawnFailure};
-pub(crate) use ids::{Generation, Headcount, Moment, RestartId, Ticket, WorkerId};
+pub(crate) use ids::{Generation, Headcount, Moment, RequestNumber, RestartId, Ticket, WorkerId};
 pub(crate) use notice::{Notice, Severity};
+pub(crate) use requests::{Hearing, Requests};
 #[cfg(test)]
 use slot::HELLO_GRACE;
 pub(crate) use slot::{Cause, LastExit, Notification};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use super::lock;
 use super::writer::{Writer, gone};
 use crate::error::{Cause, Error, Kind, Result};
-use crate::message::{Framer, FromWorker, Line, MAX_LINE, Message, Outgoing, ToWorker};
+use crate::message::{Framer, FromWorker, Line, MAX_LINE, Message, ToWorker};
 use crate::sys::ancillary;
 
 const READ_AT_ONCE: usize = 64 << 10;
@@ -74,9 +74,9 @@ impl Channel {
         self.writer.send(&line)
     }
 
-    /// Takes a line of the program's, and waits while the channel is full.
-    pub(super) fn post(&self, message: &Outgoing) -> Result<()> {
-        self.writer.send(&message.line)
+    /// Takes a line that is ready, and waits while the channel is full.
+    pub(super) fn send_line(&self, line: &[u8]) -> Result<()> {
+        self.writer.send(line)
     }
 
     /// Where lines of the log leave.

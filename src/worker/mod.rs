@@ -33,7 +33,7 @@ use serde::Serialize;
 
 use self::channel::{Channel, Heard, Stream};
 use self::disconnect::Disconnect;
-use self::handlers::Handlers;
+use self::handlers::{Effect, Handlers};
 use self::listeners::{Listeners, SocketKind};
 use self::pulse::Pulse;
 use self::relay::{Next, Part, Relay};
@@ -266,7 +266,7 @@ impl Worker {
     /// [`is_ended`](Error::is_ended) when the master is gone, [`is_message`](Error::is_message) where it cannot
     /// be sent: a reserved `cmd` (`PROTEUS_…`, `NODE_…`) or more than 4 MiB.
     pub fn send(&self, message: impl Serialize) -> Result<()> {
-        self.0.channel.post(&Outgoing::of(&message)?)
+        self.0.channel.send_line(&Outgoing::of(&message)?.line)
     }
 
     /// Calls `handler` for each message of the master whose `cmd` is this one, in the place of the handler that
@@ -278,6 +278,23 @@ impl Worker {
     /// [`ready`](Worker::ready) and have no handler yet wait for it.
     pub fn on_message(&self, cmd: impl AsRef<str>, handler: impl Fn(&Message) + Send + 'static) {
         self.0.handlers.set(cmd.as_ref(), handler);
+        self.0.relay.poke();
+    }
+
+    /// Calls `handler` for each request of this `cmd` (`Handle::request`, or POST `/sync_send`), and sends what it
+    /// returns as the reply: under `msg`, with the number of the request, so that every reply finds its request. A
+    /// panic in it is the reply as well. A plain message of this `cmd` without a handler of its own comes here too,
+    /// and gets no reply; as [`on_message`](Worker::on_message) otherwise.
+    pub fn on_request<R: Serialize>(
+        &self,
+        cmd: impl AsRef<str>,
+        handler: impl Fn(&Message) -> R + Send + 'static,
+    ) {
+        let cmd = cmd.as_ref();
+        if let Err(error) = self.tell(&FromWorker::Answers { to: cmd.to_owned() }) {
+            log::debug!("on_request: {error}");
+        }
+        self.0.handlers.set_request(cmd, handler);
         self.0.relay.poke();
     }
 
@@ -408,13 +425,20 @@ impl Shared {
 
     /// Without a message, only those are handled that waited for their handler.
     fn handle(&self, message: Option<Message>) {
-        for text in self.handlers.handle(message) {
-            let text: String = text.chars().take(LONGEST_TEXT).collect();
-            log::error!("a message handler panicked: {}", text.escape_debug());
-            if let Err(error) = self.channel.send(&FromWorker::Panicked { text }) {
-                log::debug!("the panic could not be told: {error}");
+        self.handlers.handle(message, &mut |effect| match effect {
+            Effect::Reply(line) => {
+                if let Err(error) = self.channel.send_line(&line) {
+                    log::debug!("a reply could not be sent: {error}");
+                }
             }
-        }
+            Effect::Panicked(text) => {
+                let text: String = text.chars().take(LONGEST_TEXT).collect();
+                log::error!("a message handler panicked: {}", text.escape_debug());
+                if let Err(error) = self.channel.send(&FromWorker::Panicked { text }) {
+                    log::debug!("the panic could not be told: {error}");
+                }
+            }
+        });
     }
 }
 

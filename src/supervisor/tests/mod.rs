@@ -6,6 +6,7 @@ mod leaving;
 mod patience;
 mod readiness;
 mod recycle;
+mod requests;
 mod restart;
 mod rollback;
 mod rollout_ends;

@@ -36,6 +36,14 @@ pub(crate) fn over_unix(socket: &Path, method: &str, path: &str, headers: &str) 
     exchange(stream, &request(method, path, headers))
 }
 
+/// POST with a body over a unix socket.
+pub(crate) fn post_over_unix(socket: &Path, path: &str, body: &str) -> io::Result<Answer> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    let length = format!("Content-Length: {}\r\n", body.len());
+    exchange(stream, &(request("POST", path, &length) + body))
+}
+
 fn request(method: &str, path: &str, headers: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
 }

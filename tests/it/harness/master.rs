@@ -86,6 +86,13 @@ impl Master {
         http::over_unix(&self.api, "GET", path, "")
     }
 
+    /// Posts to the control API.
+    #[track_caller]
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
+        let answer = http::post_over_unix(&self.api, path, body);
+        answer.unwrap_or_else(|error| panic!("API {path}: {error}\n{}", self.log_text()))
+    }
+
     pub(crate) fn api(&self) -> &Path {
         &self.api
     }

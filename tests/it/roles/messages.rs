@@ -1,14 +1,18 @@
 //! Masters and workers that talk.
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use proteus_cluster::{Builder, Cluster, Config, Exit, Handle, Ready, Worker};
-use serde_json::json;
+use proteus_cluster::{Builder, Cluster, Config, Exit, Handle, Ready, Reply, Worker};
+use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, eventually};
+use super::notify;
+use crate::harness::{PATIENCE, eventually, pause, sys};
 
 #[path = "../../../examples/messages.rs"]
 mod example;
@@ -19,6 +23,8 @@ pub(super) fn play(name: &str, argument: &str) -> i32 {
         "burst" => host(1, hear_burst, |worker| burst(worker, argument)),
         "panicking" => host(1, panicking, panics),
         "held" => host(1, held, registers_late),
+        "requests" => host(3, requests, answers_requests),
+        "plain" => plain(),
         "busy-handler" => host(1, busy_handler, works_long),
         _ => panic!("unknown role {name}"),
     }
@@ -221,4 +227,132 @@ fn busy_handler(mut running: Running) {
     assert_eq!(begun.recv_timeout(PATIENCE), Ok((1, 0)));
     end(&running.handle, thread);
     assert_eq!(done.recv_timeout(PATIENCE), Ok((1, 0)));
+}
+
+/// A worker in no way ours: it reads lines from the channel and sends back the name of each, with its own number.
+/// What the line says decides who dies of it, who stays silent, and who waits for a file.
+fn plain() -> i32 {
+    let number = std::env::var("PROTEUS_CHANNEL_FD").expect("a channel").parse().expect("a number");
+    let channel = UnixStream::from(sys::inherited(number));
+    let id: u64 = std::env::var("PROTEUS_WORKER_ID").expect("an id").parse().expect("a number");
+    let mut speaking = channel.try_clone().expect("a descriptor");
+    notify("READY=1");
+    for line in BufReader::new(channel).lines().map_while(Result::ok) {
+        let line: Value = serde_json::from_str(&line).expect("JSON");
+        let names = |what: &str| line[what].as_array().is_some_and(|ids| ids.contains(&json!(id)));
+        if names("die") {
+            return 9;
+        }
+        while line["wait"].as_str().is_some_and(|file| !Path::new(file).exists()) {
+            pause();
+        }
+        if !names("silent") && !line["cmd"].is_null() {
+            let reply = json!({ "cmd": line["cmd"], "msg": format!("from {id}") });
+            speaking.write_all(format!("{reply}\n").as_bytes()).expect("the master reads");
+        }
+    }
+    0
+}
+
+/// Answers requests by their name.
+fn answers_requests(worker: &Worker) {
+    let (id, own) = (worker.id(), worker.clone());
+    worker.on_request("double", |message| message.value()["n"].as_u64().unwrap_or(0) * 2);
+    worker.on_request("who", move |_| id);
+    worker.on_request("panics-on", move |message| {
+        assert_ne!(message.value()["n"], id, "not me");
+        "fine"
+    });
+    worker.on_request("dies-on", move |message| {
+        if message.value()["n"] == id {
+            std::process::exit(9);
+        }
+    });
+    worker.on_request("never", move |_| own.wait_for_disconnect());
+    worker.on_message("by-name", {
+        let answering = worker.clone();
+        move |message| answering.send(message.value()).expect("sent")
+    });
+    worker.ready().expect("told the master");
+    worker.wait_for_disconnect();
+}
+
+/// What each worker replied under `msg`, or why it did not.
+fn results(replies: &[Reply]) -> Vec<(u64, Result<Value, String>)> {
+    let result = |reply: &Reply| match (reply.message(), reply.error()) {
+        (Some(message), None) => Ok(message.value()["msg"].clone()),
+        (None, Some(error)) => Err(error.to_string()),
+        both => panic!("{both:?}"),
+    };
+    replies.iter().map(|reply| (reply.worker().id(), result(reply))).collect()
+}
+
+fn requests(mut running: Running) {
+    let thread = running.start();
+    running.wait_ready();
+    let handle = &running.handle;
+    let ask = |message: Value| results(&handle.request(message, PATIENCE).expect("replies"));
+    assert_eq!(ask(json!({ "cmd": "double", "n": 21 })), [1, 2, 3].map(|id| (id, Ok(json!(42)))));
+    let panics = ask(json!({ "cmd": "panics-on", "n": 2 }));
+    let text = panics[1].1.clone().unwrap_err();
+    assert!(text.starts_with("worker 2 failed: panicked: ") && text.contains("not me"), "{text}");
+    assert_eq!((&panics[0].1, &panics[2].1), (&Ok(json!("fine")), &Ok(json!("fine"))));
+    let by_name = ask(json!({ "cmd": "by-name", "msg": "hello" }));
+    assert_eq!(by_name, [1, 2, 3].map(|id| (id, Ok(json!("hello")))));
+    many_at_once(handle);
+    let dying = ask(json!({ "cmd": "dies-on", "n": 3 }));
+    assert_eq!(dying[2], (3, Err("worker 3 ended before it replied".into())));
+    running.wait_ready();
+    full(handle);
+    let late = handle.request(json!({ "cmd": "never" }), Duration::from_millis(50)).expect("results");
+    assert!(late.iter().all(|reply| reply.error().is_some_and(proteus_cluster::Error::is_timeout)));
+    let no_name = handle.request(json!([1]), PATIENCE).unwrap_err();
+    assert!(no_name.is_message(), "{no_name}");
+    assert!(handle.request(json!({ "cmd": "NODE_X" }), PATIENCE).unwrap_err().is_message());
+    end(handle, thread);
+    assert!(handle.request(json!({ "cmd": "double" }), PATIENCE).unwrap_err().is_ended());
+}
+
+/// The same question at the same time, from many threads; each gets its own answers.
+fn many_at_once(handle: &Handle) {
+    thread::scope(|scope| {
+        for n in 0..8u64 {
+            scope.spawn(move || {
+                for round in 0..20 {
+                    let question = json!({ "cmd": "double", "n": n * 100 + round });
+                    let replies = handle.request(question, PATIENCE).expect("replies");
+                    let expected = [1, 2, 3].map(|id| (id, Ok(json!((n * 100 + round) * 2))));
+                    assert_eq!(results(&replies), expected);
+                }
+            });
+        }
+    });
+}
+
+/// A worker that stands still gets no more than its queue holds; the others are asked all the same.
+fn full(handle: &Handle) {
+    let status = handle.status().expect("a status");
+    let still = &status.workers[0];
+    let (id, pid) = (still.id, still.pid.expect("it lives"));
+    sys::kill(pid, libc::SIGSTOP);
+    let sizes = [1 << 20, 1 << 14, 1 << 8, 1];
+    let sent: usize = sizes
+        .iter()
+        .map(|size| {
+            let filler = "x".repeat(*size);
+            size * std::iter::repeat_with(|| handle.send_message_to(id, &filler))
+                .take_while(Result::is_ok)
+                .count()
+        })
+        .sum();
+    assert!((7 << 20..10 << 20).contains(&sent), "{sent} bytes");
+    assert!(handle.send_message("filler").unwrap_err().is_full());
+    let replies = handle.request(json!({ "cmd": "who" }), PATIENCE).expect("results");
+    assert!(replies[0].error().is_some_and(proteus_cluster::Error::is_full), "{replies:?}");
+    assert!(replies[1..].iter().all(|reply| reply.message().is_some()), "{replies:?}");
+    assert_eq!(handle.status().expect("a status").dropped.messages, 6);
+    sys::kill(pid, libc::SIGCONT);
+    eventually("it reads again", || handle.send_message_to(id, "filler").ok());
+    let replies = handle.request(json!({ "cmd": "who" }), PATIENCE).expect("results");
+    assert!(replies.iter().all(|reply| reply.message().is_some()), "{replies:?}");
 }

@@ -1,0 +1,89 @@
+//! Requests to the workers, carried out: the books are the core's, the lines and the callers are here.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
+
+use super::Master;
+use crate::ask::{Answer, Ask, Outcome};
+use crate::message::Message;
+use crate::peers::WorkerInfo;
+use crate::supervisor::{Hearing, RequestNumber, WorkerId};
+
+/// Somebody who waits for replies.
+#[derive(Debug)]
+pub(super) struct Asking {
+    answers: Sender<Answer>,
+    /// Whom was asked; a worker that has ended since is known here alone.
+    workers: BTreeMap<WorkerId, WorkerInfo>,
+}
+
+impl Master {
+    pub(super) fn ask(&mut self, ask: Ask) {
+        let outboxes = self.peers.all();
+        let ids = outboxes.iter().map(|outbox| WorkerId(outbox.worker().id()));
+        let Ok(number) = self.requests.open(&ask.cmd, self.now() + ask.timeout, ids) else {
+            // Whoever asked may have gone, here and below; the answer is then nobody's.
+            let _ = ask.answers.send(Answer::TooBusy);
+            return;
+        };
+        let line = ask.question.numbered(number.0);
+        let workers = outboxes.iter().map(|outbox| (WorkerId(outbox.worker().id()), outbox.worker()));
+        self.asking.insert(number, Asking { answers: ask.answers, workers: workers.collect() });
+        for outbox in outboxes {
+            if self.peers.post(&outbox, &line).is_err() {
+                let worker = WorkerId(outbox.worker().id());
+                self.requests.settle(number, worker);
+                self.tell(number, worker, Outcome::QueueFull);
+            }
+        }
+        self.finish_if_settled(number);
+    }
+
+    /// The message back, unless it is the reply to a request.
+    pub(super) fn take_reply(&mut self, worker: WorkerId, message: Message) -> Option<Message> {
+        match self.requests.hear(worker, message.cmd(), message.request()) {
+            Hearing::Message => return Some(message),
+            Hearing::Reply(number) => {
+                self.tell(number, worker, Outcome::Replied(message));
+                self.finish_if_settled(number);
+            }
+            Hearing::Late => {}
+        }
+        None
+    }
+
+    /// The worker will reply to nothing any more.
+    pub(super) fn ask_no_more(&mut self, worker: WorkerId) {
+        for number in self.requests.lose(worker) {
+            self.tell(number, worker, Outcome::Died);
+            self.finish_if_settled(number);
+        }
+    }
+
+    /// Tells those whose time is over.
+    pub(super) fn expire_requests(&mut self) {
+        for (number, owing) in self.requests.expire(self.now()) {
+            for worker in owing {
+                self.tell(number, worker, Outcome::TimedOut);
+            }
+            self.finish_if_settled(number);
+        }
+    }
+
+    fn tell(&mut self, number: RequestNumber, worker: WorkerId, outcome: Outcome) {
+        let Some(asking) = self.asking.get(&number) else { return };
+        let Some(info) = asking.workers.get(&worker) else { return };
+        if asking.answers.send(Answer::One(*info, outcome)).is_err() {
+            self.requests.forget(number);
+        }
+    }
+
+    fn finish_if_settled(&mut self, number: RequestNumber) {
+        if self.requests.is_open(number) {
+            return;
+        }
+        if let Some(asking) = self.asking.remove(&number) {
+            let _ = asking.answers.send(Answer::All);
+        }
+    }
+}
