@@ -4,6 +4,7 @@
 
 mod crash;
 mod idle;
+mod messages;
 mod node;
 mod process;
 mod requests;
@@ -34,12 +35,14 @@ fn main() {
 }
 
 /// Each by the word that asks for it alone.
-const MEASUREMENTS: [(&str, fn()); 7] = [
+const MEASUREMENTS: [(&str, fn()); 9] = [
     ("crash", crash::replacement),
     ("heap", crash::beside_a_heap),
     ("requests", requests::per_second),
     ("restart", restart::duration),
     ("latency", restart::latency),
+    ("messages", messages::one_way),
+    ("ping-pong", messages::there_and_back),
     ("idle", idle::master),
     ("node", node::cluster),
 ];

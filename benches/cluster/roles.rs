@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proteus_cluster::{Cluster, Config, Ready, Worker};
 
+use crate::messages;
 use crate::stage::{REPORT, ROLE};
 
 /// Plays the role that the environment names, if any.
@@ -19,6 +20,8 @@ pub(crate) fn play() -> bool {
         ("silent", _) => service(|| ()),
         ("boots", _) => boots(),
         ("prefork", _) => prefork(),
+        (what @ ("one-way" | "ping-pong"), _) => messages::play(what),
+        ("echo", _) => messages::echo(),
         ("master", heap) => master(heap.parse().expect("MiB")),
         _ => panic!("unknown role {role}"),
     }

@@ -1,6 +1,7 @@
 //! What workers say on their channels: lines to facts for the core, and messages to their listeners.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::Master;
 use super::channel::Rest;
@@ -9,11 +10,14 @@ use crate::dispatch::Mail;
 use crate::journal;
 use crate::message::{FromWorker, Garbage, Line, LogLine, Message};
 use crate::node::{self, Heard, Peer};
-use crate::supervisor::{Event, WorkerId};
+use crate::supervisor::{Event, Moment, WorkerId};
 
 /// Turns of reading after a worker's end: its last words fit into one socket buffer, and a
 /// grandchild that goes on writing must not hold us.
 const LAST_TURNS: usize = 4;
+
+/// Lines that are taken from one channel in one turn: short ones cost more than their bytes.
+const LINES: usize = 4096;
 
 /// What is done with a message for which the listeners have no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +28,17 @@ enum Crowded {
     Squeeze,
 }
 
-/// Lines that could not be taken, for one line in the log.
+/// How often the log says that a worker's lines are dropped.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+
+/// What the log has not said yet of a worker's lines that were dropped.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    unsaid: u64,
+    said: Option<Moment>,
+}
+
+/// Lines of one turn that could not be taken.
 #[derive(Debug, Default)]
 struct Refused {
     count: u64,
@@ -38,17 +52,23 @@ impl Master {
         if process.channel.is_paused() && !self.dispatch.has_room() {
             return;
         }
-        // Lines that were left by a pause come first; only then is there room for more of them.
-        if self.take_lines(worker, Crowded::Pause) == Left::Paused {
-            return;
+        // What was left of another turn comes first; only then is there room for more.
+        match self.take_lines(worker, Crowded::Pause) {
+            Left::Nothing => {}
+            Left::Lines => return self.unfinished.push(Source::Channel(worker)),
+            Left::Paused => return,
         }
         let Some(process) = self.processes.get_mut(&worker) else { return };
-        match process.channel.read(&mut self.buffer) {
+        let rest = process.channel.read(&mut self.buffer);
+        match rest {
             Rest::More => self.unfinished.push(Source::Channel(worker)),
             Rest::Drained => {}
             Rest::Ended => self.note_torn_line(worker),
         }
-        self.take_lines(worker, Crowded::Pause);
+        match self.take_lines(worker, Crowded::Pause) {
+            Left::Lines if rest != Rest::More => self.unfinished.push(Source::Channel(worker)),
+            Left::Lines | Left::Nothing | Left::Paused => {}
+        }
     }
 
     /// The listeners have room again.
@@ -62,12 +82,13 @@ impl Master {
         for _ in 0..LAST_TURNS {
             let Some(process) = self.processes.get_mut(&worker) else { return };
             let rest = process.channel.read(&mut self.buffer);
-            self.take_lines(worker, Crowded::Squeeze);
+            while self.take_lines(worker, Crowded::Squeeze) == Left::Lines {}
             if rest != Rest::More {
                 break;
             }
         }
         self.note_torn_line(worker);
+        self.report_the_rest(worker);
     }
 
     fn note_torn_line(&mut self, worker: WorkerId) {
@@ -80,37 +101,44 @@ impl Master {
         }
     }
 
-    /// Acts on every whole line that has come, in order.
+    /// Acts on the whole lines that have come, in order; only so many at a time.
     fn take_lines(&mut self, worker: WorkerId, crowded: Crowded) -> Left {
         let Some(process) = self.processes.get_mut(&worker) else { return Left::Nothing };
         let before = process.channel.is_paused();
         let (first, mut lines) = (process.channel.resume(), process.channel.take_lines());
         let (mut mail, mut refused) = (Vec::new(), Refused::default());
         let mut held = first.and_then(|first| self.offer(first, crowded, &mut mail, &mut refused));
-        while held.is_none()
-            && let Some(line) = lines.pop_front()
-        {
+        for _ in 0..LINES {
+            if held.is_some() {
+                break;
+            }
+            let Some(line) = lines.pop_front() else { break };
             let message = self.take_line(worker, line, &mut refused);
             held = message.and_then(|letter| self.offer(letter, crowded, &mut mail, &mut refused));
         }
         self.dispatch.push(mail);
         self.report_refused(worker, refused);
-        let left = self.pause_with(worker, held, lines);
+        let left = self.leave(worker, held, lines);
         match (before, left) {
             (false, Left::Paused) => self.events.push_back(Event::ChannelPaused { worker }),
-            (true, Left::Nothing) => self.events.push_back(Event::ChannelResumed { worker }),
-            (false, Left::Nothing) | (true, Left::Paused) => {}
+            (true, Left::Nothing | Left::Lines) => self.events.push_back(Event::ChannelResumed { worker }),
+            (false, Left::Nothing | Left::Lines) | (true, Left::Paused) => {}
         }
         left
     }
 
-    fn pause_with(&mut self, worker: WorkerId, held: Option<Mail>, lines: VecDeque<Line>) -> Left {
-        let (Some(held), Some(process)) = (held, self.processes.get_mut(&worker)) else {
-            return Left::Nothing;
-        };
-        process.channel.pause(held);
+    fn leave(&mut self, worker: WorkerId, held: Option<Mail>, lines: VecDeque<Line>) -> Left {
+        let Some(process) = self.processes.get_mut(&worker) else { return Left::Nothing };
+        let some = !lines.is_empty();
         process.channel.put_back(lines);
-        Left::Paused
+        match held {
+            Some(held) => {
+                process.channel.pause(held);
+                Left::Paused
+            }
+            None if some => Left::Lines,
+            None => Left::Nothing,
+        }
     }
 
     /// A line that the loop itself understands is acted upon; a message for a listener comes back.
@@ -201,14 +229,30 @@ impl Master {
         None
     }
 
-    /// One line for them all: a worker that floods its channel must not flood the log as well.
-    fn report_refused(&self, worker: WorkerId, refused: Refused) {
-        if let Some(first) = refused.first {
-            self.peers.count_dropped(refused.count);
+    /// Counts each, and logs a line for them all, once in a while: a worker that floods its channel must not flood
+    /// the log as well.
+    fn report_refused(&mut self, worker: WorkerId, refused: Refused) {
+        let Some(first) = refused.first else { return };
+        self.peers.count_dropped(refused.count);
+        let now = self.now();
+        let Some(process) = self.processes.get_mut(&worker) else { return };
+        let refusals = &mut process.refusals;
+        refusals.unsaid += refused.count;
+        if refusals.said.is_none_or(|at| now - at >= SAY_EVERY) {
             journal::warn!(
-                "worker {worker}: lines on its channel dropped: {}; the first: {first}",
-                refused.count
+                "worker {worker}: lines on its channel dropped: {}; the last for this: {first}",
+                refusals.unsaid
             );
+            *refusals = Refusals { unsaid: 0, said: Some(now) };
+        }
+    }
+
+    fn report_the_rest(&self, worker: WorkerId) {
+        if let Some(process) = self.processes.get(&worker)
+            && process.refusals.unsaid > 0
+        {
+            let count = process.refusals.unsaid;
+            journal::warn!("worker {worker}: more lines on its channel dropped before its end: {count}");
         }
     }
 }
@@ -217,6 +261,8 @@ impl Master {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Left {
     Nothing,
+    /// Lines for the next turn.
+    Lines,
     Paused,
 }
 

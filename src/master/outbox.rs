@@ -156,8 +156,15 @@ impl Queue {
         }
         self.bytes += bytes.len();
         match self.frames.back_mut() {
-            Some(last) if fd.is_none() && last.bytes.len() < JOINED => last.bytes.extend_from_slice(bytes),
-            Some(_) | None => self.frames.push_back(Frame { bytes: bytes.to_vec(), sent: 0, fd }),
+            Some(last) if fd.is_none() && last.bytes.len() + bytes.len() <= JOINED => {
+                last.bytes.extend_from_slice(bytes);
+            }
+            Some(_) | None => {
+                // No more than that, so that the queue takes what it says it takes.
+                let mut joined = Vec::with_capacity(JOINED.max(bytes.len()));
+                joined.extend_from_slice(bytes);
+                self.frames.push_back(Frame { bytes: joined, sent: 0, fd });
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Master;
 use super::capture::Pipes;
 use super::channel::Channel;
+use super::hear::Refusals;
 use super::node::Dialect;
 use super::notify::NotifySocket;
 use super::outbox::Outbox;
@@ -93,6 +94,7 @@ impl Master {
             handler_panics: 0,
             origin,
             capture,
+            refusals: Refusals::default(),
         };
         journal::debug!(
             "worker {worker} (slot {slot}, generation {generation}) started as pid {}",

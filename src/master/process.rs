@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::Master;
 use super::capture::Capture;
 use super::channel::{Channel, Rest};
+use super::hear::Refusals;
 use super::node::NodePeer;
 use super::notify::{NotifySocket, Said, Speaker, Turn};
 use super::on_demand::Asker;
@@ -38,6 +39,7 @@ pub(super) struct Process {
     pub(super) handler_panics: u64,
     /// How the log names it.
     pub(super) origin: Arc<Origin>,
+    pub(super) refusals: Refusals,
     /// Its stdout and stderr, where they are not the master's own.
     pub(super) capture: Option<Capture>,
 }

@@ -11,6 +11,7 @@ mod causes;
 mod client;
 mod crashes;
 mod ending;
+mod floods;
 mod groups;
 mod guest;
 mod guides;

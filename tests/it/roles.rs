@@ -1,6 +1,7 @@
 //! The programs that the tests run: the test binary, started again with `PROTEUS_TEST_ROLE`.
 
 mod closure;
+pub(crate) mod floods;
 mod guest;
 mod load;
 mod logs;
@@ -26,10 +27,8 @@ fn play() {
     let (name, argument) = role.split_once(':').unwrap_or((&role, ""));
     let status = match name {
         "service" => service(),
-        "messages" => {
-            let (name, argument) = argument.split_once(':').unwrap_or((argument, ""));
-            messages::play(name, argument)
-        }
+        "messages" => messages::play(split(argument).0, split(argument).1),
+        "floods" => floods::play(split(argument).0, split(argument).1),
         "foreign" => foreign(),
         "page" => sockets::page(),
         "sockets" => sockets::all_kinds(),
@@ -59,6 +58,11 @@ fn play() {
         _ => guest::play(name, argument),
     };
     std::process::exit(status);
+}
+
+/// `name:argument`.
+fn split(role: &str) -> (&str, &str) {
+    role.split_once(':').unwrap_or((role, ""))
 }
 
 /// A worker by this crate: HTTP on the listener `http`.

@@ -80,6 +80,16 @@ pub(crate) fn processor_time(pid: u32) -> std::time::Duration {
     std::time::Duration::from_millis((ticks(11) + ticks(12)) * 10) // 100 ticks a second on all of Linux
 }
 
+/// The most bytes of memory that it ever held.
+pub(crate) fn peak(pid: u32) -> u64 {
+    kilobytes(pid, "VmHWM") << 10
+}
+
+fn kilobytes(pid: u32, name: &str) -> u64 {
+    let field = status_field(pid, name).unwrap_or_default();
+    field.trim_end_matches(" kB").parse().expect("a number of kB")
+}
+
 /// How many descriptors a process has open.
 pub(crate) fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)

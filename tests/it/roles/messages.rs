@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use proteus_cluster::{Builder, Cluster, Config, Exit, Handle, Ready, Reply, Worker};
+use proteus_cluster::{Builder, Cluster, Config, Exit, Handle, Ready, Reply, Status, Worker};
 use serde_json::{Value, json};
 
 use super::notify;
@@ -42,33 +42,35 @@ fn config(workers: usize) -> Builder {
 }
 
 /// A cluster on a thread of its own, not running yet.
-struct Running {
-    handle: Handle,
+pub(super) struct Running {
+    pub(super) handle: Handle,
     cluster: Option<Cluster>,
 }
 
 impl Running {
-    fn start(&mut self) -> JoinHandle<proteus_cluster::Result<Exit>> {
+    pub(super) fn start(&mut self) -> JoinHandle<proteus_cluster::Result<Exit>> {
         let cluster = self.cluster.take().expect("started once");
         thread::spawn(move || cluster.run())
     }
 
-    fn wait_ready(&self) {
-        eventually("all are ready", || {
-            let status = self.handle.status().ok()?;
-            let ready = !status.workers.is_empty() && status.workers.iter().all(|row| row.state == "ready");
-            ready.then_some(())
+    pub(super) fn wait_ready(&self) {
+        self.wait_for(|status| {
+            !status.workers.is_empty() && status.workers.iter().all(|row| row.state == "ready")
         });
+    }
+
+    pub(super) fn wait_for(&self, condition: impl Fn(&Status) -> bool) {
+        eventually("a status", || self.handle.status().ok().filter(&condition));
     }
 }
 
-fn end(handle: &Handle, thread: JoinHandle<proteus_cluster::Result<Exit>>) {
+pub(super) fn end(handle: &Handle, thread: JoinHandle<proteus_cluster::Result<Exit>>) {
     handle.shutdown().expect("taken");
     assert_eq!(thread.join().expect("no panic").expect("a cluster"), Exit::Graceful);
 }
 
 /// Runs `lead` where no master has started this process; in a worker, `serve`.
-fn host(workers: usize, lead: impl FnOnce(Running), serve: impl FnOnce(&Worker)) -> i32 {
+pub(super) fn host(workers: usize, lead: impl FnOnce(Running), serve: impl FnOnce(&Worker)) -> i32 {
     proteus_cluster::logger::init();
     if let Some(worker) = Worker::from_env().expect("a clear role") {
         serve(&worker);
