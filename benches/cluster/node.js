@@ -4,15 +4,17 @@ const cluster = require('cluster');
 const BATCH = 1000;
 
 if (cluster.isMaster) {
-  const until = Date.now() + Number(process.argv[2]) * 1000;
   const worker = cluster.fork();
+  const seconds = Number(process.argv[2]);
   let heard = 0, began;
-  worker.on('online', () => { began = process.hrtime.bigint(); worker.send({ cmd: 'more' }); });
+  worker.on('online', () => worker.send({ cmd: 'more' }));
   worker.on('message', () => {
+    if (heard === 0) began = process.hrtime.bigint();
     heard += 1;
     if (heard % BATCH !== 0) return;
-    if (Date.now() < until) { worker.send({ cmd: 'more' }); return; }
-    console.log(Math.round(heard / (Number(process.hrtime.bigint() - began) / 1e9)));
+    const spent = Number(process.hrtime.bigint() - began) / 1e9;
+    if (spent < seconds) { worker.send({ cmd: 'more' }); return; }
+    console.log(Math.round(heard / spent));
     process.exit(0);
   });
 } else {

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll};
+use mio::{Events, Poll, Registry};
 
 pub(crate) use start::Foundation;
 pub use start::{check, own_process};
@@ -69,6 +69,8 @@ pub(crate) struct Master {
     started: Instant,
     supervisor: Supervisor,
     poll: Poll,
+    /// For those who write to workers, on any thread.
+    registry: Arc<Registry>,
     signals: Arc<Signals>,
     commands: Receiver<Command>,
     launcher: Launcher,

@@ -3,9 +3,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
 
 use crate::journal;
 use crate::peers::WorkerInfo;
@@ -24,6 +28,17 @@ pub(crate) struct Outbox {
     worker: WorkerInfo,
     socket: Arc<UnixStream>,
     queue: Mutex<Queue>,
+    /// Whether anything waits: a thread may hold the lock while it sends, and the loop has no need to wait for it.
+    waits: AtomicBool,
+    bell: Bell,
+}
+
+/// How the loop hears that the socket takes more. Only while something waits: otherwise each message that the
+/// worker reads would wake it.
+#[derive(Debug)]
+pub(super) struct Bell {
+    pub(super) registry: Arc<Registry>,
+    pub(super) token: Token,
 }
 
 #[derive(Debug, Default)]
@@ -50,8 +65,8 @@ struct Frame {
 pub(crate) struct Full;
 
 impl Outbox {
-    pub(super) fn new(worker: WorkerInfo, socket: Arc<UnixStream>) -> Self {
-        Outbox { worker, socket, queue: Mutex::default() }
+    pub(super) fn new(worker: WorkerInfo, socket: Arc<UnixStream>, bell: Bell) -> Self {
+        Outbox { worker, socket, queue: Mutex::default(), waits: AtomicBool::new(false), bell }
     }
 
     pub(crate) fn worker(&self) -> WorkerInfo {
@@ -93,7 +108,9 @@ impl Outbox {
 
     /// Sends what the socket takes now; the loop calls again when it takes more.
     pub(super) fn flush(&self) {
-        self.write_out(&mut self.lock());
+        if self.waits.load(SeqCst) {
+            self.write_out(&mut self.lock());
+        }
     }
 
     /// An empty queue is not used at all: the common line is never copied.
@@ -111,10 +128,27 @@ impl Outbox {
                 Err(_) => return,
             }
         }
+        let before = queue.frames.len();
         queue.push(rest, fd);
+        if before == 0 && !queue.frames.is_empty() {
+            self.waits.store(true, SeqCst);
+            self.listen_for(Interest::READABLE | Interest::WRITABLE);
+        }
+    }
+
+    fn listen_for(&self, interest: Interest) {
+        let Bell { registry, token } = &self.bell;
+        let mut socket = SourceFd(&self.socket.as_raw_fd());
+        // Where the worker has just been reaped there is nothing left to hear of.
+        if let Err(error) = registry.reregister(&mut socket, *token, interest) {
+            journal::debug!("worker {}: {error}", self.worker.id());
+        }
     }
 
     fn write_out(&self, queue: &mut Queue) {
+        if queue.frames.is_empty() {
+            return;
+        }
         while let Some(frame) = queue.frames.front_mut() {
             let fd = frame.fd.as_deref().map(AsFd::as_fd);
             match ancillary::send(self.socket.as_fd(), &frame.bytes[frame.sent..], fd) {
@@ -127,6 +161,7 @@ impl Outbox {
                 Err(_) => {
                     queue.frames.clear();
                     queue.bytes = 0;
+                    self.waits.store(false, SeqCst);
                     return;
                 }
             }
@@ -134,6 +169,8 @@ impl Outbox {
                 queue.frames.pop_front();
             }
         }
+        self.waits.store(false, SeqCst);
+        self.listen_for(Interest::READABLE);
         let refused = std::mem::take(&mut queue.refused);
         if refused > 0 {
             journal::warn!(

@@ -9,9 +9,10 @@ use super::channel::Channel;
 use super::hear::Refusals;
 use super::node::Dialect;
 use super::notify::NotifySocket;
-use super::outbox::Outbox;
+use super::outbox::{Bell, Outbox};
 use super::process::Process;
 use super::spawn::{Newcomer, passing};
+use super::token::Source;
 use crate::config::{ListenAddress, Output};
 use crate::handle::Word;
 use crate::journal::{self, Origin, Place};
@@ -79,9 +80,10 @@ impl Master {
         let child = self.launcher.spawn(&mut self.spawner, &newcomer)?;
         let origin = Origin::new(worker.0, child.pid);
         let capture = pipes.map(|pipes| pipes.capture(Arc::clone(&origin)));
+        let bell = Bell { registry: Arc::clone(&self.registry), token: Source::Channel(worker).token() };
         let info = WorkerInfo::new(worker.0, slot, child.pid, generation.0);
         let process = Process {
-            outbox: Arc::new(Outbox::new(info, channel.socket())),
+            outbox: Arc::new(Outbox::new(info, channel.socket(), bell)),
             child,
             channel,
             node: (dialect == Dialect::Node).then(Peer::new),

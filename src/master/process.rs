@@ -58,13 +58,7 @@ impl Process {
 
 impl Master {
     pub(super) fn watch(&self, source: Source, fd: BorrowedFd<'_>) -> std::io::Result<()> {
-        let interest = match source {
-            Source::Channel(_) => Interest::READABLE | Interest::WRITABLE,
-            Source::Signals | Source::Commands | Source::Exit(_) | Source::Notify(_) | Source::Output(..) => {
-                Interest::READABLE
-            }
-        };
-        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), source.token(), interest)
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), source.token(), Interest::READABLE)
     }
 
     pub(super) fn answer_listen(&mut self, worker: WorkerId, address: String) {

@@ -134,6 +134,8 @@ impl Foundation {
         let spawner = Spawner::new(with_pidfd).map_err(|error| Error::start("spawning", error))?;
         let dispatch = Dispatch::start(Arc::clone(&self.audience), self.waker)
             .map_err(|error| Error::start("the thread of message listeners", error))?;
+        let registry = self.poll.registry().try_clone().map(Arc::new);
+        let registry = registry.map_err(|error| Error::start("the event loop", error))?;
         self.handle.start();
         let api_address = self.api.as_ref().map(api::Bound::address);
         let memory = self.config.max_memory.map(|_| Sampler::start(self.handle.clone())).transpose();
@@ -143,6 +145,7 @@ impl Foundation {
             config: self.config,
             started: Instant::now(),
             supervisor: self.supervisor,
+            registry,
             poll: self.poll,
             signals: self.signals,
             commands: self.commands,
