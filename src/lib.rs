@@ -123,6 +123,9 @@ pub use handle::{Handle, Restart, RestartOutcome};
 #[doc(hidden)]
 pub use master::{check, own_process};
 pub use message::Message;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use message::property;
 pub use peers::WorkerInfo;
 pub use status::{
     DroppedStatus, ExitRecord, ForkStatus, ListenerStatus, MasterStatus, OrderStatus, RestartStatus, Status,

@@ -6,6 +6,9 @@
 mod envelope;
 mod framer;
 mod log_line;
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(fuzzing), allow(unreachable_pub))]
+pub mod property;
 mod user;
 
 use std::fmt;

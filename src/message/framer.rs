@@ -19,6 +19,7 @@ pub(crate) enum Line {
 /// Cuts a byte stream into lines. Holds at most one partial line of [`MAX_LINE`] beside the lines not yet taken.
 #[derive(Debug)]
 pub(crate) struct Framer {
+    limit: usize,
     tail: Tail,
     lines: VecDeque<Line>,
 }
@@ -32,7 +33,11 @@ enum Tail {
 
 impl Framer {
     pub(crate) fn new() -> Self {
-        Framer { tail: Tail::Kept(Vec::new()), lines: VecDeque::new() }
+        Framer::with_limit(MAX_LINE)
+    }
+
+    pub(super) fn with_limit(limit: usize) -> Self {
+        Framer { limit, tail: Tail::Kept(Vec::new()), lines: VecDeque::new() }
     }
 
     /// Takes bytes as they came, however they were cut. Each byte is looked at once.
@@ -73,7 +78,7 @@ impl Framer {
 
     fn extend(&mut self, piece: &[u8]) {
         let Tail::Kept(line) = &mut self.tail else { return };
-        if line.len() + piece.len() <= MAX_LINE {
+        if line.len() + piece.len() <= self.limit {
             line.extend_from_slice(piece);
         } else {
             self.tail = Tail::Skipped;
