@@ -56,7 +56,8 @@
 //!
 //! Invariants: `supervisor/` has no descriptor, clock, system call, thread or log, and no catch-all arm.
 //! Only a reap declares a worker dead; a channel's end is a hint. Signals, API routes and [`Handle`] calls
-//! become the same `Order`. `Action::Spawn` names worker, slot and generation: the driver chooses nothing; it
+//! become the same `Order`. Messages for listeners leave the loop for a thread of their own, by a bounded queue;
+//! any thread writes to a worker itself. `Action::Spawn` names worker, slot and generation: the driver chooses nothing; it
 //! keeps each generation's program open until the core lets go of it.
 //! The loop never writes HTTP, resolves no names, reads no /proc, waits for no logger (its lines leave by way
 //! of `journal/`); it spawns on its own thread only. A

@@ -35,6 +35,11 @@ fn last_words_arrive_however_a_worker_ends() {
 }
 
 #[test]
+fn sixty_kilobytes_before_an_abort_are_heard() {
+    play_well("aborts");
+}
+
+#[test]
 fn panics_of_handlers_and_listeners_are_counted_and_go_no_further() {
     play_well("panicking");
 }
@@ -148,7 +153,7 @@ fn callers_of_workers_that_never_answer_pin_nothing() {
         .map(|number| {
             let (api, message) = (
                 master.api().to_owned(),
-                json!({ "cmd": format!("ask{number}"), "silent": [1, 2, 3], "timeout": 1500 }),
+                json!({ "cmd": format!("ask{number}"), "silent": [1, 2, 3], "timeout": 3000 }),
             );
             std::thread::spawn(move || http::post_over_unix(&api, "/sync_send", &message.to_string()))
         })

@@ -21,6 +21,8 @@ pub(super) fn play(name: &str, argument: &str) -> i32 {
     match name {
         "example" => i32::from(example::main().is_err()),
         "burst" => host(1, hear_burst, |worker| burst(worker, argument)),
+        "aborts" if std::env::var_os("PROTEUS_WORKER_ID").is_some() => aborts(),
+        "aborts" => host(1, hear_all_of_the_first, |_| ()),
         "panicking" => host(1, panicking, panics),
         "held" => host(1, held, registers_late),
         "requests" => host(3, requests, answers_requests),
@@ -121,6 +123,31 @@ fn hear_burst(mut running: Running) {
     assert_eq!(thread.join().expect("no panic").expect("a cluster"), Exit::Forced);
     assert!(running.handle.send_message(1).unwrap_err().is_ended());
     assert!(running.handle.add_message_listener("n", |_, _| ()).unwrap_err().is_ended());
+}
+
+/// How many lines of a hundred bytes are 60 KiB.
+const LAST_WORDS: u64 = 614;
+
+/// A worker in no way ours: 60 KiB on the channel, and then SIGABRT.
+fn aborts() -> i32 {
+    let number = std::env::var("PROTEUS_CHANNEL_FD").expect("a channel").parse().expect("a number");
+    let mut channel = UnixStream::from(sys::inherited(number));
+    let padded = |n| format!("{:<99}\n", json!({ "cmd": "n", "n": n }).to_string());
+    let lines: Vec<String> = (0..LAST_WORDS).map(padded).collect();
+    channel.write_all(lines.concat().as_bytes()).expect("the master reads");
+    std::process::abort()
+}
+
+fn hear_all_of_the_first(mut running: Running) {
+    let told = numbers(&running.handle, "n");
+    let thread = running.start();
+    for expected in 0..LAST_WORDS {
+        let from_first = |(worker, number)| (worker == 1).then_some(number);
+        let number = std::iter::from_fn(|| told.recv_timeout(PATIENCE).ok()).find_map(from_first);
+        assert_eq!(number, Some(expected));
+    }
+    running.handle.force_shutdown().expect("taken");
+    assert_eq!(thread.join().expect("no panic").expect("a cluster"), Exit::Forced);
 }
 
 /// Its handler panics on the number 1.
