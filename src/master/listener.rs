@@ -1,6 +1,6 @@
 //! The listening sockets: bound here, owned by the master, shared with every worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -90,6 +90,17 @@ impl Listeners {
     /// Closes them.
     pub(super) fn close_slot(&mut self, slot: usize) {
         self.groups().for_each(|group| group.close(slot));
+    }
+
+    /// Lets new connections go to these slots alone, where each has a socket of its own.
+    pub(super) fn steer(&mut self, slots: &[usize]) {
+        let slots: BTreeSet<usize> = slots.iter().copied().collect();
+        self.groups().for_each(|group| group.steer(&slots));
+    }
+
+    /// Whether nothing waits on the sockets that this slot alone has.
+    pub(super) fn is_drained(&mut self, slot: usize) -> bool {
+        self.groups().all(|group| group.is_drained(slot))
     }
 
     fn groups(&mut self) -> impl Iterator<Item = &mut Group> {

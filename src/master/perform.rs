@@ -33,6 +33,12 @@ impl Master {
             Action::Kill { worker } => self.kill(worker),
             Action::CloseListeners => self.listeners.close(),
             Action::ReleaseListeners { unused_since } => self.listeners.release(unused_since),
+            Action::Steer { slots } => self.listeners.steer(&slots),
+            Action::LookAtQueue { slot } => {
+                if self.listeners.is_drained(slot) {
+                    self.outcomes.push_back(Event::QueueSeenEmpty { slot });
+                }
+            }
             Action::CloseSlot { slot } => self.listeners.close_slot(slot),
             Action::ForgetGeneration { generation } => {
                 self.launcher.forget(generation);

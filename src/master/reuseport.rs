@@ -1,13 +1,21 @@
 //! One listening socket a slot (`reusePort`): the kernel spreads connections over the group, and a
 //! worker's successor inherits its slot's socket with all that waits in it.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::listener::{Sharing, bind_ip, bound_address};
 use crate::config::{ListenAddress, ListenerConfig};
+use crate::error::Cause;
+use crate::journal;
+use crate::sys::accept::{queued, readable};
+use crate::sys::steer::steer;
 
 /// The sockets of one listener.
 #[derive(Debug)]
@@ -15,7 +23,10 @@ pub(super) struct Group {
     /// With the real port, once the first socket has one.
     address: ListenAddress,
     backlog: u32,
+    /// In the kernel's order: as they were bound, and the last takes the place of one that is closed.
     members: Vec<(usize, Arc<OwnedFd>)>,
+    /// The slots that new connections go to; none is all of them, as the kernel likes.
+    live: BTreeSet<usize>,
 }
 
 impl Group {
@@ -24,7 +35,7 @@ impl Group {
         let (address, backlog) = (config.address.clone(), config.backlog);
         // SO_REUSEPORT would let us in beside a stranger of the same user; bound alone, the kernel tells.
         drop(bind_ip(&address, ip(&address)?, backlog, Sharing::Alone)?);
-        let mut group = Group { address, backlog, members: Vec::with_capacity(slots) };
+        let mut group = Group { address, backlog, members: Vec::with_capacity(slots), live: BTreeSet::new() };
         for slot in 0..slots {
             group.open(slot)?;
         }
@@ -52,7 +63,43 @@ impl Group {
 
     /// Closes the slot's socket; the kernel resets what still waits in it.
     pub(super) fn close(&mut self, slot: usize) {
-        self.members.retain(|(of, _)| *of != slot);
+        let Some(at) = self.members.iter().position(|(of, _)| *of == slot) else { return };
+        let (_, socket) = self.members.swap_remove(at);
+        if let ListenAddress::Tcp(_) = self.address {
+            // Whoever else may hold it: it leaves the group now, while its place there is known.
+            drop(SockRef::from(&*socket).shutdown(Shutdown::Both));
+        }
+        drop(socket);
+        self.attach();
+    }
+
+    /// Lets new connections go to these slots alone.
+    pub(super) fn steer(&mut self, slots: &BTreeSet<usize>) {
+        self.live.clone_from(slots);
+        self.attach();
+    }
+
+    fn attach(&self) {
+        let live: Vec<bool> = self.members.iter().map(|(slot, _)| self.live.contains(slot)).collect();
+        let Some((_, member)) = self.members.first().filter(|_| live.contains(&true)) else { return };
+        if let Err(error) = steer(member.as_fd(), &live) {
+            let address = &self.address;
+            journal::warn!(
+                "{address}: new connections cannot be kept from slots that do not serve: {}",
+                Cause(&error)
+            );
+        }
+    }
+
+    /// Whether nothing waits on the slot's socket.
+    pub(super) fn is_drained(&self, slot: usize) -> bool {
+        let Some(socket) = self.socket(slot) else { return true };
+        match self.address {
+            ListenAddress::Tcp(_) => queued(socket.as_fd()) == 0,
+            ListenAddress::Udp(_) | ListenAddress::Unix(_) => {
+                !readable(socket.as_fd(), Duration::ZERO).unwrap_or(false)
+            }
+        }
     }
 }
 

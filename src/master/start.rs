@@ -24,7 +24,7 @@ use crate::handle::{Command, Handle, Word};
 use crate::journal;
 use crate::peers::Peers;
 use crate::status::{ListenerStatus, Status};
-use crate::supervisor::{Ending, Moment, Policy, Requests, Supervisor};
+use crate::supervisor::{Ending, Moment, Policy, Requests, Sockets, Supervisor};
 use crate::sys::process::has_pidfd;
 use crate::sys::spawn::Spawner;
 
@@ -203,5 +203,10 @@ fn policy(config: &Config) -> Policy {
         watchdog: config.watchdog,
         max_lifetime: config.max_lifetime,
         max_memory: config.max_memory,
+        sockets: if config.listeners.iter().any(|listener| listener.reuse_port) {
+            Sockets::PerSlot
+        } else {
+            Sockets::Shared
+        },
     }
 }

@@ -20,6 +20,11 @@ pub(crate) enum Action {
     CloseListeners,
     /// Drop listeners bound on demand that no worker of this or a later generation asked for.
     ReleaseListeners { unused_since: Generation },
+    /// Let new connections to sockets of which each slot has one go to these slots alone.
+    Steer { slots: Vec<usize> },
+    /// See whether anything waits on the sockets that this slot alone has. Answered by `Event::QueueSeenEmpty`, or not
+    /// at all.
+    LookAtQueue { slot: usize },
     /// Close the sockets that this slot alone has: it was given up, and nobody is left in it.
     CloseSlot { slot: usize },
     /// Let go of what this generation alone has, the program that it runs above all: nobody is started with it any more.

@@ -39,6 +39,8 @@ pub(crate) enum Event {
     Exited { worker: WorkerId, status: ExitStatus, stderr: Vec<String> },
     /// Somebody gave an order; `ticket` waits for its answers.
     Ordered { order: Order, ticket: Option<Ticket> },
+    /// Nothing waits on the sockets that this slot alone has.
+    QueueSeenEmpty { slot: usize },
     /// A deadline may have passed, and every fact known so far has been told.
     TimePassed,
 }

@@ -10,6 +10,7 @@
 mod action;
 mod backoff;
 mod budget;
+mod drain;
 mod event;
 mod ids;
 mod life;
@@ -34,6 +35,9 @@ mod tests;
 use std::time::Duration;
 
 pub(crate) use action::{Action, Ending, Reply, Verdict};
+#[cfg(test)]
+use drain::HANDSHAKE;
+pub(crate) use drain::Sockets;
 pub(crate) use event::{Event, ExitStatus, FailureKind, Order, Origin, Scale, SpawnFailure};
 pub(crate) use ids::{Generation, Headcount, Moment, RequestNumber, RestartId, Ticket, WorkerId};
 pub(crate) use notice::{Notice, Severity};
@@ -81,6 +85,7 @@ pub(crate) struct Policy {
     pub(crate) max_lifetime: Option<Duration>,
     /// How many resident bytes a worker may have; `None` is any number.
     pub(crate) max_memory: Option<u64>,
+    pub(crate) sockets: Sockets,
 }
 
 /// The whole state of a cluster.
@@ -102,6 +107,8 @@ pub(crate) struct Supervisor {
     remembered: Option<Remembered>,
     finished_restart: Option<RestartView>,
     all_ready_since: Option<Moment>,
+    /// The slots that new connections were last steered to.
+    steered: Vec<usize>,
     crashes: u64,
     planned: u64,
     refused: u64,
@@ -136,6 +143,7 @@ impl Supervisor {
             remembered: None,
             finished_restart: None,
             all_ready_since: None,
+            steered: Vec::new(),
             crashes: 0,
             planned: 0,
             refused: 0,
@@ -153,10 +161,12 @@ impl Supervisor {
             Stage::Running if self.slots.is_empty() => {}
             Stage::Running => {
                 self.expire();
+                self.drain();
                 self.roll();
                 self.recycle();
                 self.give_up_or_respawn();
                 self.watch_stability();
+                self.steer();
             }
             Stage::ShuttingDown { .. } => {
                 self.expire();
@@ -190,6 +200,7 @@ impl Supervisor {
             Event::Ordered { order: Order::ForceShutdown, ticket } => self.order_force(ticket),
             Event::Ordered { order: Order::Scale(scale), ticket } => self.order_scale(scale, ticket),
             Event::Ordered { order: Order::Recycle(worker), ticket } => self.order_recycle(worker, ticket),
+            Event::QueueSeenEmpty { slot } => self.queue_seen_empty(slot),
             Event::TimePassed => {
                 self.end_trial();
                 self.find_hung();
@@ -214,6 +225,7 @@ impl Supervisor {
             .chain(seats)
             .chain(self.tries_due())
             .chain(self.recycle_due())
+            .chain(self.drain_due())
             .chain(self.canary_due())
             .chain(self.stable_due())
             .min()

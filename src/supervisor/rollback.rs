@@ -174,7 +174,7 @@ impl Supervisor {
         if !matches!(refusal.culprit, Culprit::Ended(_)) {
             return;
         }
-        if self.slots.iter().all(|slot| self.is_rolled_back(slot)) {
+        if self.wanted().iter().all(|slot| self.is_rolled_back(slot)) {
             let refusal = refusal.clone();
             self.end_aborted(refusal.reason, Some(refusal.culprit));
         } else if self.remembered.is_some() && self.slots.iter().any(|slot| self.is_stuck(slot)) {

@@ -33,7 +33,7 @@ impl Supervisor {
         self.policy.workers = to;
         // Before the start there are no slots yet; it makes as many as are wanted by then.
         for slot in to..self.slots.len().min(from) {
-            self.close_slot(slot);
+            self.give_up(slot);
         }
         let started = !self.slots.is_empty();
         for slot in (from..to).filter(|_| started) {
@@ -48,13 +48,24 @@ impl Supervisor {
 
     fn open_slot(&mut self, slot: usize) {
         let generation = self.generation;
-        let Some(slot) = self.slots.get_mut(slot) else { return self.slots.push(Slot::new(generation)) };
-        slot.failures.reset();
-        slot.seat = Seat::Waiting { until: self.now, last: None, generation, cover: Cover::Covered };
+        if slot == self.slots.len() {
+            return self.slots.push(Slot::new(generation));
+        }
+        self.slots[slot].failures.reset();
+        if self.slots[slot].draining.take().is_some() {
+            // Its worker was not told yet: it stays, unless a restart has passed it by.
+            if self.slots[slot].generation() == Some(generation) {
+                return;
+            }
+            self.close_slot(slot);
+        }
+        self.slots[slot].seat =
+            Seat::Waiting { until: self.now, last: None, generation, cover: Cover::Covered };
     }
 
     /// Whoever sits there or was to sit there is told to leave.
-    fn close_slot(&mut self, slot: usize) {
+    pub(super) fn close_slot(&mut self, slot: usize) {
+        self.slots[slot].draining = None;
         let seat = mem::replace(&mut self.slots[slot].seat, Seat::Closed);
         let occupant = match seat {
             Seat::Taken(worker) => Some(worker),

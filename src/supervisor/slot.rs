@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Policy;
 use super::backoff::Backoff;
+use super::drain::Draining;
 use super::event::ExitStatus;
 use super::ids::{Generation, Moment, WorkerId};
 use super::recycle::Wear;
@@ -265,6 +266,8 @@ pub(super) struct Slot {
     pub(super) succession: Succession,
     /// Told to go or killed, and not yet reaped.
     pub(super) leaving: Vec<Worker>,
+    /// It goes, but not before what waits on its own sockets is served.
+    pub(super) draining: Option<Draining>,
     pub(super) failures: Backoff,
     pub(super) respawns: u64,
     pub(super) last_exit: Option<LastExit>,
@@ -317,6 +320,7 @@ impl Slot {
             seat,
             succession: Succession::default(),
             leaving: Vec::new(),
+            draining: None,
             failures: Backoff::default(),
             respawns: 0,
             last_exit: None,

@@ -13,6 +13,7 @@ pub(crate) mod interrupt;
 pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod spawn;
+pub(crate) mod steer;
 pub(crate) mod user;
 pub(crate) mod write;
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::http::try_get;
+use crate::harness::load::{Client, Connections, Load};
 use crate::harness::master::{role_settings, rows};
-use crate::harness::{Master, Scene, get, proc, sys, wait_until};
+use crate::harness::{Master, Scene, get, proc, record, sample_or_full, sys, wait_until};
 
 fn settings(role: &str, workers: usize) -> Value {
     let mut settings = role_settings(role);
@@ -156,5 +157,88 @@ fn no_request_is_lost_over_restarts() {
     let lost: Vec<String> = clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect();
     assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), served.load(Ordering::Relaxed));
     master.assert_no_zombies();
+    master.stop(&scene);
+}
+
+/// Nobody is left waiting on the socket of a slot that goes, and nobody is sent there.
+#[test]
+fn scaling_resets_nothing() {
+    let scene = Scene::new("slot-scale");
+    let mut settings = settings("threads", 2);
+    settings["disconnectTimeout"] = json!(20_000);
+    let master = Master::run(&scene, &settings);
+    master.wait_ready(2);
+    let address = master.address("http");
+    let descriptors = proc::descriptors(master.pid());
+    let load = Load::begin(&address, Connections::New, 4);
+    let count = sample_or_full(3, 60);
+    for _ in 0..count {
+        for workers in [4, 1, 3, 2] {
+            assert_eq!(master.ask(&format!("/scale?worker={workers}")).body, "OK");
+            master.wait_ready(workers);
+        }
+    }
+    let ledger = load.end();
+    record("slot-scale", format_args!("{count} sweeps, {ledger}"));
+    ledger.assert_lossless();
+    assert_eq!(sockets(&master).iter().collect::<BTreeSet<_>>().len(), 2, "each has its own");
+    assert_eq!(master.status()["forks"]["crashes"], 0);
+    assert!(!master.has_logged("cannot be kept from"), "{}", master.log_text());
+    wait_until("descriptors as before", || proc::descriptors(master.pid()) <= descriptors);
+    master.stop(&scene);
+}
+
+/// What waits on a slot that goes is served by its worker before that is told to go.
+#[test]
+fn a_slot_that_goes_is_emptied_first() {
+    let scene = Scene::new("slot-drain");
+    let mut settings = settings("late", 2);
+    settings["disconnectTimeout"] = json!(20_000);
+    let master = Master::run(&scene, &settings);
+    let both = master.wait_ready(2);
+    let connections = queue(&master.address("http"), 60);
+    assert_eq!(master.ask("/scale?worker=1").body, "OK");
+    master.wait_status("one is wanted", |status| status["master"]["workers"] == 1);
+    let later = queue(&master.address("http"), 20);
+    scene.write("go", "");
+    let expected: BTreeSet<String> = both.iter().map(|pid| format!("pid={pid}")).collect();
+    assert_eq!(answers(connections), expected, "both queues held some");
+    let left = master.wait_ready(1);
+    let left: BTreeSet<String> = left.iter().map(|pid| format!("pid={pid}")).collect();
+    assert_eq!(answers(later), left, "those that came after the order");
+    master.stop(&scene);
+}
+
+#[test]
+fn nobody_is_sent_to_a_slot_that_waits_for_its_next_worker() {
+    let scene = Scene::new("slot-backoff");
+    let mut settings = settings("threads", 2);
+    settings["minUptime"] = json!(60_000);
+    settings["backoff"] = json!({ "initial": 3000, "max": 3000 });
+    let master = Master::run(&scene, &settings);
+    master.wait_ready(2);
+    for crashes in 1..=2 {
+        let victim = rows(&master.status())[0]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        sys::kill(victim.expect("a pid"), libc::SIGKILL);
+        // The first is replaced at once, the second failure in a row waits.
+        master.wait_status("noticed", |status| {
+            status["forks"]["crashes"] == crashes && (crashes == 2 || rows(status)[0]["state"] == "ready")
+        });
+    }
+    master.wait_status("it waits", |status| rows(status)[0]["state"] == "backoff");
+    let address = master.address("http");
+    let mut client = Client::new(&address, Connections::New).with_limit(Duration::from_secs(1));
+    for _ in 0..200 {
+        client.request();
+    }
+    assert_eq!(rows(&master.status())[0]["state"], "backoff", "all within its delay");
+    client.ledger.assert_lossless();
+    assert_eq!(client.ledger.by_worker.len(), 1);
+    master.wait_ready(2);
+    wait_until("both serve again", || {
+        let mut client = Client::new(&address, Connections::New);
+        (0..50).for_each(|_| client.request());
+        client.ledger.by_worker.len() == 2
+    });
     master.stop(&scene);
 }

@@ -29,6 +29,14 @@ impl Books {
                 promise!(*unused_since == self.running_generation, "listeners of the wrong generation");
                 Ok(())
             }
+            Action::Steer { slots } => {
+                self.steered.clone_from(slots);
+                Ok(())
+            }
+            Action::LookAtQueue { slot } => {
+                promise!(self.draining.contains_key(slot), "slot {slot} is looked at, and stays");
+                Ok(())
+            }
             Action::CloseSlot { slot } => self.close_slot(*slot),
             Action::ForgetGeneration { generation } => self.forget(*generation),
             Action::Reply { ticket, reply } => self.answer(*ticket, reply),
@@ -123,7 +131,7 @@ impl Books {
         let (was, booting) = (entry.post, entry.life == Life::Booting);
         (entry.life, entry.asked_until) = (Life::Told { at: now }, None);
         entry.post = Post::Leaving;
-        let generation = entry.generation;
+        let (generation, slot) = (entry.generation, entry.slot);
         if was == Post::Trial && !ending {
             let comeback = generation == self.running_generation;
             let fate = if comeback { TrialFate::ComebackDismissed } else { TrialFate::Dismissed };
@@ -135,11 +143,34 @@ impl Books {
             self.turn.dropped = Some(id);
             self.story.tell(Scene::RecycleDroppedByARestart);
         }
-        promise!(was != Post::Seat || ending, "worker {id} is told to leave and nobody took its seat");
+        let drained = was == Post::Seat && !ending && self.is_drained(slot)?;
+        promise!(
+            was != Post::Seat || ending || drained,
+            "worker {id} is told to leave and nobody took its seat"
+        );
         if ending && booting {
             self.story.tell(Scene::ShutdownOfABootingWorker);
         }
         Ok(())
+    }
+
+    /// A slot that goes lets its worker go once its queue is empty, or its time is over.
+    fn is_drained(&mut self, slot: usize) -> Result<bool, String> {
+        let Some(since) = self.draining.remove(&slot) else { return Ok(false) };
+        let over = self.now >= since + self.policy.disconnect_timeout;
+        promise!(over || self.turn.drained == Some(slot), "slot {slot} goes with something in its queue");
+        self.story.tell(if over { Scene::DrainedInVain } else { Scene::DrainedFirst });
+        Ok(true)
+    }
+
+    /// One that is killed empties no queue; nobody follows it in a slot that goes.
+    fn drains_no_more(&mut self, id: WorkerId) {
+        let wanted = self.wanted;
+        let drains = |entry: &&mut Entry| entry.slot >= wanted && entry.post == Post::Seat;
+        let Some(entry) = self.entry_mut(id).filter(drains) else { return };
+        entry.post = Post::Leaving;
+        let slot = entry.slot;
+        self.draining.remove(&slot);
     }
 
     /// `stopSignal` follows for those that were told as they booted and never said hello.
@@ -171,6 +202,7 @@ impl Books {
             entry.post = Post::Leaving;
             self.trial_lost(Scene::HungReplacement);
         }
+        self.drains_no_more(id);
         Ok(())
     }
 
@@ -198,6 +230,7 @@ impl Books {
         if let Some(entry) = self.entry_mut(id) {
             entry.life = Life::Killed { at: now };
         }
+        self.drains_no_more(id);
         Ok(())
     }
 
@@ -394,6 +427,8 @@ fn is_only_said(action: &Action) -> bool {
         | Action::Kill { .. }
         | Action::CloseListeners
         | Action::ReleaseListeners { .. }
+        | Action::Steer { .. }
+        | Action::LookAtQueue { .. }
         | Action::CloseSlot { .. }
         | Action::ForgetGeneration { .. }
         | Action::Reply { reply: Reply::Accepted | Reply::Unknown | Reply::Ended(_), .. }

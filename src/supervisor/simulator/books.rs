@@ -1,7 +1,7 @@
 //! The world's own books: what an onlooker knows from the facts told and the actions ordered,
 //! without a look inside the core. The invariants are checked against these.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::rolls::Roll;
@@ -88,6 +88,10 @@ pub(super) struct Books {
     pub(super) wanted: usize,
     /// Seats that have come beside the first ones, ever.
     pub(super) grown: u64,
+    /// Slots that go and have something to serve first, and since when.
+    pub(super) draining: BTreeMap<usize, Moment>,
+    /// Where new connections go.
+    pub(super) steered: Vec<usize>,
     /// Slots that may have sockets of their own.
     pub(super) open: Vec<bool>,
     /// The generation of each seat, also of those that were given up.
@@ -149,6 +153,8 @@ pub(super) struct Turn {
     pub(super) dropped: Option<WorkerId>,
     pub(super) restart: RestartFate,
     pub(super) finished: bool,
+    /// This slot's queue was seen empty.
+    pub(super) drained: Option<usize>,
 }
 
 /// The order that the turn began with, by its effect on the cluster.
@@ -188,6 +194,8 @@ impl Books {
             living: Vec::with_capacity(8),
             wanted: policy.workers,
             grown: 0,
+            draining: BTreeMap::new(),
+            steered: Vec::new(),
             open: vec![false; policy.workers],
             seats: vec![Generation::FIRST; policy.workers],
             vacant: BTreeSet::new(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::random::Random;
 use crate::config::Ready;
-use crate::supervisor::Policy;
+use crate::supervisor::{Policy, Sockets};
 
 /// How likely each misfortune is, in per cent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,6 +128,7 @@ pub(super) fn roll_policy(random: &mut Random, zeroes: bool) -> Policy {
         canary,
         disconnect_timeout,
         max_lifetime: random.pick(&[None, None, Some(120_000)]).map(Duration::from_millis),
+        sockets: random.pick(&[Sockets::Shared, Sockets::PerSlot]),
         max_memory: random.pick(&[None, Some(1000)]),
         watchdog: random.pick(&[None, Some(700), Some(5000)]).map(Duration::from_millis),
     }

@@ -6,7 +6,7 @@ use super::books::{Books, Course, Entry, Life, Post, Turn};
 use super::rolls::Way;
 use super::story::Scene;
 use crate::supervisor::life::MOST_PATIENCE;
-use crate::supervisor::{Event, FailureKind, Moment, WorkerId};
+use crate::supervisor::{Event, FailureKind, HANDSHAKE, Moment, WorkerId};
 
 impl Books {
     pub(super) fn needs_time(&mut self, id: WorkerId, span: Duration) {
@@ -33,6 +33,11 @@ impl Books {
         self.now = self.now.max(now);
         self.turn = Turn::default();
         match event {
+            Event::QueueSeenEmpty { slot } => {
+                if self.draining.get(slot).is_some_and(|since| self.now >= *since + HANDSHAKE) {
+                    self.turn.drained = Some(*slot);
+                }
+            }
             Event::Started | Event::SaidFailed { .. } => {}
             Event::TimePassed => self.pardon_silence(),
             Event::SaidRestartMe { worker } => self.wear(*worker),
@@ -173,7 +178,7 @@ impl Books {
             Post::Seat if self.on_probation(generation) == Some(Way::Back) => {
                 self.story.tell(Scene::RefusedWorkerLost);
                 self.seats[slot] = self.running_generation;
-                self.vacant.insert(slot);
+                self.vacate(slot);
             }
             Post::Seat => {
                 if self.on_probation(generation).is_none() {

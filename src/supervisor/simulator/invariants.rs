@@ -5,13 +5,16 @@ use super::books::{Asked, Barren, Books, Course, Entry, Life, Post, RestartFate,
 use super::promise;
 use super::rolls::Way;
 use super::story::Scene;
-use crate::supervisor::{Generation, KILL_GRACE, Moment, Order, Supervisor, WorkerState, WorkerView};
+use crate::supervisor::{
+    Generation, KILL_GRACE, Moment, Order, Sockets, Supervisor, WorkerState, WorkerView,
+};
 
 impl Books {
     pub(super) fn check(&mut self, core: &Supervisor, calm: bool) -> Check {
         self.a_restart_takes_no_worker_away(calm)?;
         self.surge_bounds_the_crowd()?;
         self.slots_that_go_are_left()?;
+        self.new_connections_go_where_somebody_serves()?;
         self.shutdown_reaches_everybody_at_once()?;
         self.force_spares_nobody()?;
         self.shutdown_ends_in_time()?;
@@ -41,7 +44,9 @@ impl Books {
     }
 
     fn surge_bounds_the_crowd(&self) -> Check {
-        let (crowd, most) = (self.serving() + self.booting(), self.wanted + self.policy.surge);
+        let at_work = |entry: &&Entry| matches!(entry.life, Life::Booting | Life::Serving { .. });
+        let crowd = self.living.iter().filter(at_work).filter(|entry| entry.slot < self.wanted).count();
+        let most = self.wanted + self.policy.surge;
         promise!(crowd <= most, "{crowd} workers are starting or ready; at most {most} may be");
         let each_once = (0..self.seats.len()).all(|slot| {
             self.living.iter().filter(|entry| entry.slot == slot && entry.post == Post::Seat).count() <= 1
@@ -53,13 +58,35 @@ impl Books {
     /// Whoever is in a slot that was given up has been told to leave; the last one takes its sockets along.
     fn slots_that_go_are_left(&self) -> Check {
         let untold = |entry: &&Entry| matches!(entry.life, Life::Booting | Life::Serving { .. });
-        let stays = self.living.iter().filter(untold).find(|entry| entry.slot >= self.wanted);
+        let drains = |entry: &&Entry| self.draining.contains_key(&entry.slot);
+        let stays =
+            self.living.iter().filter(untold).find(|entry| entry.slot >= self.wanted && !drains(entry));
         promise!(stays.is_none(), "{stays:?} stays in a slot that was given up");
         let empty = |slot: usize| {
             !self.living.iter().any(|entry| entry.slot == slot && entry.life != Life::GivenUpOn)
         };
         let open = (self.wanted..self.open.len()).find(|slot| self.open[*slot] && empty(*slot));
         promise!(open.is_none() || self.course != Course::Running, "slot {open:?} keeps its sockets");
+        Ok(())
+    }
+
+    /// Where each slot has its sockets: to all that serve and to no other; where nobody does, to all.
+    fn new_connections_go_where_somebody_serves(&mut self) -> Check {
+        let started = self.now > Moment::default() || !self.living.is_empty();
+        if self.policy.sockets == Sockets::Shared || self.course != Course::Running || !started {
+            return Ok(());
+        }
+        let serves = |slot: &usize| {
+            let of_it = |entry: &&Entry| entry.slot == *slot && entry.post != Post::Leaving;
+            self.living.iter().filter(of_it).any(|entry| matches!(entry.life, Life::Serving { .. }))
+        };
+        let mut expected: Vec<usize> = (0..self.wanted).filter(serves).collect();
+        if expected.is_empty() {
+            expected = (0..self.wanted).collect();
+        } else if expected.len() < self.wanted {
+            self.story.tell(Scene::SteeredAround);
+        }
+        promise!(self.steered == expected, "steered to {:?} instead of {expected:?}", self.steered);
         Ok(())
     }
 

@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use super::books::{Answer, Asked, Asker, Books, Course, Post};
+use super::books::{Answer, Asked, Asker, Books, Course, Life, Post};
 use super::rolls::Way;
 use super::story::Scene;
-use crate::supervisor::{Order, Origin, Scale, Ticket};
+use crate::supervisor::{Order, Origin, Scale, Sockets, Ticket};
 
 impl Books {
     pub(super) fn asked(&mut self, order: Order, ticket: Option<Ticket>) {
@@ -74,7 +74,14 @@ impl Books {
     pub(super) fn shrunk(&mut self) {
         self.story.tell(Scene::ScaledDown);
         let wanted = self.wanted;
+        let drains = self.policy.sockets == Sockets::PerSlot && !self.policy.disconnect_timeout.is_zero();
+        let now = self.now;
         for entry in self.living.iter_mut().filter(|entry| entry.slot >= wanted) {
+            let at_work = matches!(entry.life, Life::Booting | Life::Serving { .. });
+            if drains && at_work && entry.post == Post::Seat {
+                self.draining.entry(entry.slot).or_insert(now);
+                continue;
+            }
             if entry.post == Post::Trial {
                 self.story.tell(Scene::ScaledAwayAReplacement);
             }
@@ -97,8 +104,18 @@ impl Books {
         if self.living.iter().any(|entry| (from..self.wanted).contains(&entry.slot)) {
             self.story.tell(Scene::ScaledUpWhileTheSlotDrains);
         }
-        self.seats.truncate(from);
-        self.seats.resize(self.wanted, self.running_generation);
+        self.seats.resize(self.wanted.max(self.seats.len()), self.running_generation);
+        for slot in from..self.wanted {
+            let running = self.running_generation;
+            let kept = self.draining.remove(&slot).is_some();
+            let holder = self.living.iter_mut().find(|entry| entry.slot == slot && entry.post == Post::Seat);
+            match holder.filter(|_| kept) {
+                Some(holder) if holder.generation == running => self.story.tell(Scene::KeptWhileDraining),
+                Some(holder) => holder.post = Post::Leaving,
+                None => {}
+            }
+            self.seats[slot] = running;
+        }
         self.open.resize(self.wanted.max(self.open.len()), false);
         // They have to boot first.
         self.all_were_ready = false;

@@ -213,6 +213,13 @@ impl Books {
         }
     }
 
+    /// A seat that a refused release leaves empty, if anybody is wanted there.
+    pub(super) fn vacate(&mut self, slot: usize) {
+        if slot < self.wanted {
+            self.vacant.insert(slot);
+        }
+    }
+
     pub(super) fn refused(&mut self) {
         self.turn.trial = TrialFate::Lost;
         let Some(roll) = &mut self.roll else { return };
@@ -222,7 +229,7 @@ impl Books {
         for slot in (0..self.wanted).filter(|slot| self.seats[*slot] == refused).collect::<Vec<_>>() {
             if self.holder(slot).is_none() {
                 self.seats[slot] = self.running_generation;
-                self.vacant.insert(slot);
+                self.vacate(slot);
             }
         }
     }
@@ -252,7 +259,7 @@ impl Books {
             }
             Some(Way::Back) => self.story.tell(Scene::RefusedWorkerLost),
         }
-        self.vacant.insert(slot);
+        self.vacate(slot);
     }
 }
 

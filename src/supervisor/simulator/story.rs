@@ -78,6 +78,10 @@ scenes! {
     ScaledAwayAReplacement,
     ScaledUpWhileTheSlotDrains,
     SlotClosed,
+    DrainedFirst,
+    DrainedInVain,
+    KeptWhileDraining,
+    SteeredAround,
 }
 
 /// The scenes of one schedule.

@@ -355,6 +355,11 @@ impl World {
                     process.end_by(now + span);
                 }
             }
+            Action::LookAtQueue { slot } => {
+                if self.climate.is_calm() || self.random.chance(40) {
+                    self.inbox.push((self.now, Event::QueueSeenEmpty { slot: *slot }));
+                }
+            }
             Action::Abort { worker } => {
                 let now = self.now;
                 if let Some(process) = self.process(*worker) {
@@ -369,6 +374,7 @@ impl World {
             }
             Action::CloseListeners
             | Action::ReleaseListeners { .. }
+            | Action::Steer { .. }
             | Action::CloseSlot { .. }
             | Action::ForgetGeneration { .. }
             | Action::Reply { .. }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::Ready;
 use crate::supervisor::{
     Action, Cause, Event, ExitStatus, FailureKind, Headcount, Moment, Notice, Notification, Order, Origin,
-    Policy, Reply, Scale, SpawnFailure, Supervisor, Ticket, Verdict, View, WorkerId,
+    Policy, Reply, Scale, Sockets, SpawnFailure, Supervisor, Ticket, Verdict, View, WorkerId,
 };
 
 /// What becomes of the spawns that the core orders.
@@ -47,6 +47,7 @@ pub(super) fn policy(workers: usize) -> Policy {
         watchdog: None,
         max_lifetime: None,
         max_memory: None,
+        sockets: Sockets::Shared,
     }
 }
 
@@ -102,6 +103,8 @@ impl Cluster {
                 | Action::Kill { .. }
                 | Action::CloseListeners
                 | Action::ReleaseListeners { .. }
+                | Action::Steer { .. }
+                | Action::LookAtQueue { .. }
                 | Action::CloseSlot { .. }
                 | Action::Reply { .. }
                 | Action::Finish(_) => orders.push(spelled(&action)),
@@ -229,6 +232,8 @@ fn spelled(action: &Action) -> String {
         Action::Disconnect { worker, by: Notification::Signal } => format!("signal {worker}"),
         Action::CloseListeners => "close".to_owned(),
         Action::ReleaseListeners { unused_since } => format!("release before {unused_since}"),
+        Action::Steer { slots } => format!("steer to {slots:?}"),
+        Action::LookAtQueue { slot } => format!("look at {slot}"),
         Action::CloseSlot { slot } => format!("close slot {slot}"),
         Action::ForgetGeneration { generation } => format!("forget {generation}"),
         Action::Reply { ticket, reply } => match reply {
