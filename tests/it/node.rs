@@ -294,6 +294,41 @@ fn messages_go_both_ways() {
     });
 }
 
+/// The page's `/send` and `/sync_send` with workers that know nothing of requests: one that replies and exits at
+/// once, one that is slow, one that is silent, and two asks at a time.
+#[test]
+fn asked_over_http() {
+    with_each_node("asked_over_http", |path| {
+        let scene = Scene::new("node-asked");
+        let master = run(&scene, path, &settings(&scene, 2, &["asked"]));
+        let first = master.wait_ready(2);
+        let ask = |body: Value| {
+            let answer = master.post("/sync_send", &body.to_string());
+            (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::String(answer.body)))
+        };
+        assert_eq!(master.post("/send", r#"{"cmd":"note","msg":"hi"}"#).body, "OK");
+        assert_eq!((written(&scene, "noted-1"), written(&scene, "noted-2")), (json!("hi"), json!("hi")));
+        assert_eq!(ask(json!({ "cmd": "ping" })), (200, json!(["pong", "pong"])));
+        assert_eq!(ask(json!({ "cmd": "silence", "timeout": 150 })), (500, json!("worker timeout.")));
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| ask(json!({ "cmd": "slow" })));
+            assert_eq!((written(&scene, "slow-1"), written(&scene, "slow-2")), (json!(true), json!(true)));
+            assert_eq!(ask(json!({ "cmd": "slow" })), (500, json!("server too busy.")));
+            assert_eq!(
+                ask(json!({ "cmd": "ping" })),
+                (200, json!(["pong", "pong"])),
+                "another cmd is no trouble"
+            );
+            scene.write("go", "");
+            assert_eq!(slow.join().expect("answered"), (200, json!(["slow of 1", "slow of 2"])));
+        });
+        assert_eq!(ask(json!({ "cmd": "bye" })), (200, json!(["bye of 1", "bye of 2"])));
+        wait_until("replaced", || first.is_disjoint(&master.wait_ready(2)));
+        assert_eq!(master.status()["forks"]["crashes"], 2);
+        master.stop(&scene);
+    });
+}
+
 /// A worker's children are no workers: not those of a Node worker, and not a Node that a shell starts.
 #[test]
 fn children_are_not_confused() {

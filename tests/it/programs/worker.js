@@ -79,6 +79,20 @@ var modes = {
     var server = require('tls').createServer({});
     server.listen(+port, address, function () { write('tickets-' + id, server.getTicketKeys().toString('hex')); });
   },
+  // Knows nothing of requests: a reply has the cmd of what was asked.
+  asked: function () {
+    process.on('message', function (message) {
+      var reply = { cmd: message.cmd, msg: message.cmd + ' of ' + id };
+      if (message.cmd === 'note') write('noted-' + id, message.msg);
+      else if (message.cmd === 'ping') process.send({ cmd: 'ping', msg: 'pong' });
+      else if (message.cmd === 'bye') process.send(reply, function () { process.exit(0); });
+      else if (message.cmd === 'slow') {
+        write('slow-' + id, true);
+        whenThere('go', function () { process.send(reply); });
+      }
+    });
+    process.send('ready');
+  },
   page: function () {
     process.on('message', function (message) {
       process.send({ cmd: 'heard', msg: message.msg || message });
