@@ -3,7 +3,7 @@
 use crate::handle::Handle;
 
 /// The longest body that a route reads.
-pub(super) const BODY_LIMIT: u64 = 64 << 10;
+pub(super) const BODY_LIMIT: usize = 64 << 10;
 
 /// A request as a route sees it.
 pub(crate) struct Asked<'a> {

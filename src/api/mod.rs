@@ -1,22 +1,27 @@
-//! The control API: `tiny_http` on a thread of its own, which gives orders through a `Handle` like anybody else.
+//! The control API: `tiny_http` behind a gate, giving orders through a `Handle` like anybody else.
 #![warn(clippy::disallowed_macros)]
 
 mod asked;
+mod backend;
+mod caller;
+mod gate;
+mod head;
 mod messages;
+mod policy;
 pub(crate) mod routes;
 mod verdict;
 mod waiters;
 
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use tiny_http::{Request, Server};
+use socket2::Socket;
 
-use self::routes::{Answer, Page, text};
-use self::waiters::Waiters;
+use self::gate::{Door, Gate, Over};
+use self::policy::{Reach, Site};
 use crate::config::{ApiConfig, ListenAddress};
 use crate::error::{Error, Kind, Result};
 use crate::handle::Handle;
@@ -33,27 +38,25 @@ const LAST_ANSWER: Duration = Duration::from_secs(1);
 
 /// The API's socket, bound before anything else starts, so that a busy port is a start-up error.
 pub(crate) struct Bound {
-    listener: tiny_http::Listener,
+    listener: Socket,
     address: ListenAddress,
     file: Option<SocketFile>,
     token: Option<String>,
+    hosts: Vec<String>,
 }
 
-/// The API at work; stopped when dropped.
+/// The API at work; it ends when dropped.
 pub(crate) struct Serving {
-    server: Arc<Server>,
+    bell: Option<UnixStream>,
+    open: Receiver<Over>,
     over: Receiver<Over>,
-    _file: Option<SocketFile>,
 }
-
-/// Never sent: the channel ends with the last thread that answers.
-enum Over {}
 
 impl Bound {
     pub(crate) fn bind(config: &ApiConfig) -> Result<Self> {
         let failed = |error| Error::start(format_args!("control API at {}", config.listen), error);
-        let token = config.token.clone();
-        let (listener, address, file) = match &config.listen {
+        let (token, hosts) = (config.token.clone(), config.hosts.clone());
+        match &config.listen {
             ListenAddress::Tcp(at) => {
                 let listener = patiently(|| TcpListener::bind(at)).map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
@@ -62,22 +65,23 @@ impl Bound {
                         "the control API at {bound} has no token: whoever reaches that address can restart and stop this service"
                     );
                 }
-                (listener.into(), ListenAddress::Tcp(bound), None)
+                Ok(Bound {
+                    listener: listener.into(),
+                    address: ListenAddress::Tcp(bound),
+                    file: None,
+                    token,
+                    hosts,
+                })
             }
             ListenAddress::Unix(path) => {
-                let (socket, file) =
-                    patiently(|| socketfile::bind_in_place(path, SOCKET_MODE, BACKLOG)).map_err(failed)?;
-                let listener = std::os::unix::net::UnixListener::from(OwnedFd::from(socket));
-                (listener.into(), config.listen.clone(), Some(file))
+                let bind = || socketfile::bind(path, Some(SOCKET_MODE), BACKLOG);
+                let (listener, file) = patiently(bind).map_err(failed)?;
+                Ok(Bound { listener, address: config.listen.clone(), file: Some(file), token, hosts })
             }
             ListenAddress::Udp(_) => {
-                return Err(Error::new(
-                    Kind::Setting,
-                    format!("control API at {}: not a stream", config.listen),
-                ));
+                Err(Error::new(Kind::Setting, format!("control API at {}: not a stream", config.listen)))
             }
-        };
-        Ok(Bound { listener, address, file, token })
+        }
     }
 
     /// Where it listens, with the port that the system chose where the settings say 0.
@@ -86,46 +90,51 @@ impl Bound {
     }
 
     pub(crate) fn serve(self, handle: Handle) -> Result<Serving> {
-        let server = Server::from_listener(self.listener, None)
-            .map_err(|error| Error::new(Kind::Start, format!("control API at {}: {error}", self.address)))?;
-        let server = Arc::new(server);
-        let (serving, token) = (Arc::clone(&server), self.token);
+        let failed = |error| Error::start(format_args!("control API at {}", self.address), error);
+        let names = own_names().chain(self.hosts).collect();
+        let site = Site { reach: Reach::of(&self.address), names, token: self.token };
+        let (bell, rings) = UnixStream::pair().map_err(failed)?;
+        let (opened, open) = channel();
         let (ends, over) = channel();
+        let door = Door::new(self.listener, self.file, opened);
+        let mut gate = Gate::new(door, site, rings, handle).map_err(failed)?;
         std::thread::Builder::new()
-            .name("proteus-api".into())
+            .name("proteus-gate".into())
             .spawn(move || {
-                let waiters = Waiters::new(ends);
-                answer_all(&serving, &waiters, &handle, token.as_deref());
-                // In this order: the server's own drop wakes its accept thread through the socket's file,
-                // which goes once `over` has heard.
-                drop(serving);
-                drop(waiters);
+                while catch_unwind(AssertUnwindSafe(|| gate.run())).is_err() {
+                    journal::error!(
+                        "control API: a panic at its gate; the callers are let go, and it goes on"
+                    );
+                    gate.clear();
+                }
+                drop(gate);
+                drop(ends);
             })
-            .map_err(|error| Error::start("control API", error))?;
-        Ok(Serving { server, over, _file: self.file })
+            .map_err(failed)?;
+        Ok(Serving { bell: Some(bell), open, over })
     }
 }
 
-fn answer_all(server: &Server, waiters: &Waiters, handle: &Handle, token: Option<&str>) {
-    while let Ok(mut request) = server.recv() {
-        match routes::answer(&mut request, handle, token) {
-            Answer::Now(page) => send(request, page),
-            Answer::Later(later) if waiters.has_room() => waiters.answer(request, later),
-            Answer::Later(_) => send(request, text(503, "too many callers wait already")),
-        }
-    }
-}
-
-fn send(request: Request, answer: Page) {
-    if let Err(error) = request.respond(answer) {
-        journal::debug!("control API: the caller has gone: {error}");
+impl Serving {
+    /// Gives the address back. Who was let in before is still answered.
+    pub(crate) fn close(&mut self) {
+        self.bell = None;
+        drop(self.open.recv_timeout(LAST_ANSWER));
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.server.unblock();
-        // A caller who stalls within a request holds the thread for as long as he likes: no reason to stay.
+        self.close();
+        // A caller who does not read his answer is no reason to stay.
         drop(self.over.recv_timeout(LAST_ANSWER));
     }
+}
+
+/// The machine's own name, with its domain and without.
+fn own_names() -> impl Iterator<Item = String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim().to_ascii_lowercase();
+    let first = name.split('.').next().unwrap_or_default().to_owned();
+    [first, name].into_iter().filter(|name| !name.is_empty())
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Read};
 
-use tiny_http::{Header, Method, Request, Response};
+use tiny_http::{Header, Request, Response};
 
 use super::asked::{Asked, BODY_LIMIT, Match, Parameters, matches};
 use super::messages;
@@ -19,7 +19,7 @@ pub(crate) type Page = Response<Cursor<Vec<u8>>>;
 pub(crate) struct Route {
     /// To the letter, but that `ID` stands for a number, which the answer gets as `Asked::id`.
     pub(crate) path: &'static str,
-    kind: Kind,
+    pub(super) kind: Kind,
     /// The parameters that the answer reads. An order with any other is refused.
     parameters: &'static [&'static str],
     answer: fn(&Asked) -> Answer,
@@ -29,7 +29,7 @@ pub(crate) struct Route {
 
 /// Whether a request changes anything, and whether it has a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// GET or POST, and never from a web page.
     Order,
     /// POST with a body, which the answer gets as `Asked::body`; never from a web page.
@@ -123,79 +123,36 @@ pub(crate) const ROUTES: &[Route] = &[
     },
 ];
 
-/// Headers that a browser adds to what a page asks for: a web page must not stop a service.
-const BROWSER: [&str; 5] = ["Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"];
+impl Kind {
+    pub(super) fn methods(self) -> &'static [&'static str] {
+        match self {
+            Kind::Order => &["GET", "POST"],
+            Kind::Message => &["POST"],
+            Kind::Look => &["GET", "POST", "HEAD"],
+        }
+    }
 
-pub(super) fn answer(request: &mut Request, handle: &Handle, token: Option<&str>) -> Answer {
+    /// Whether the answer reads the body; any other body is thrown away.
+    pub(super) fn has_body(self) -> bool {
+        self == Kind::Message
+    }
+}
+
+/// Answers a request that the gate has let through.
+pub(super) fn answer(request: &mut Request, handle: &Handle) -> Answer {
     let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
     let parameters = Parameters::parse(query);
     let found = ROUTES.iter().find_map(|route| Some((route, matches(route.path, path)?)));
     let Some((route, Match { id })) = found else { return text(404, "NOT FOUND").into() };
-    if let Err(refusal) = admit(route, request, &parameters, token) {
-        return refusal.into();
+    let stranger = parameters.stranger(route.parameters).filter(|_| route.kind != Kind::Look);
+    if let Some(name) = stranger {
+        return text(400, &format!("{} takes no parameter {name:?}", route.path)).into();
     }
-    let body = match route.kind {
-        Kind::Message => read_body(request),
-        Kind::Order | Kind::Look => Ok(Vec::new()),
-    };
-    match body {
-        Ok(body) => (route.answer)(&Asked { handle, id, parameters, body }),
-        Err(refusal) => refusal.into(),
-    }
-}
-
-fn admit(route: &Route, request: &Request, parameters: &Parameters, token: Option<&str>) -> Result<(), Page> {
-    if !allows(route.kind, request.method()) {
-        return Err(text(405, "METHOD NOT ALLOWED"));
-    }
-    if !token.is_none_or(|token| bears(request, token)) {
-        return Err(text(401, "UNAUTHORIZED").with_header(header("WWW-Authenticate", "Bearer")));
-    }
-    if route.kind == Kind::Look {
-        return Ok(());
-    }
-    if BROWSER.iter().any(|name| value_of(request, name).is_some()) {
-        return Err(text(403, "FORBIDDEN"));
-    }
-    match parameters.stranger(route.parameters) {
-        Some(name) => Err(text(400, &format!("{} takes no parameter {name:?}", route.path))),
-        None => Ok(()),
-    }
-}
-
-fn allows(kind: Kind, method: &Method) -> bool {
-    match kind {
-        Kind::Order => matches!(method, Method::Get | Method::Post),
-        Kind::Message => matches!(method, Method::Post),
-        Kind::Look => matches!(method, Method::Get | Method::Post | Method::Head),
-    }
-}
-
-fn read_body(request: &mut Request) -> Result<Vec<u8>, Page> {
     let mut body = Vec::new();
-    let read = request.as_reader().take(BODY_LIMIT + 1).read_to_end(&mut body);
-    match read {
-        Ok(length) if length as u64 > BODY_LIMIT => {
-            Err(text(413, &format!("a body may have {BODY_LIMIT} bytes")))
-        }
-        Ok(_) => Ok(body),
-        Err(error) => Err(text(400, &format!("the body ends early: {error}"))),
+    match request.as_reader().take(BODY_LIMIT as u64).read_to_end(&mut body) {
+        Ok(_) => (route.answer)(&Asked { handle, id, parameters, body }),
+        Err(error) => text(400, &format!("the body ends early: {error}")).into(),
     }
-}
-
-fn value_of<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
-    let named = |header: &&Header| header.field.as_str().as_str().eq_ignore_ascii_case(name);
-    request.headers().iter().find(named).map(|header| header.value.as_str())
-}
-
-fn bears(request: &Request, token: &str) -> bool {
-    let given = value_of(request, "Authorization").and_then(|value| value.strip_prefix("Bearer "));
-    given.is_some_and(|given| same(given.trim().as_bytes(), token.as_bytes()))
-}
-
-/// Takes the same time wherever the two differ, so that a token cannot be guessed letter by letter.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }
 
 /// Gives an order, and waits for its end if the caller does.

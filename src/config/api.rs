@@ -24,6 +24,7 @@ pub struct Api {
     pub(super) port: Option<u16>,
     pub(super) token: Option<String>,
     pub(super) worker_timeout: Option<Duration>,
+    pub(super) hosts: Vec<String>,
 }
 
 /// The control API after its checks.
@@ -34,6 +35,8 @@ pub(crate) struct ApiConfig {
     pub(crate) token: Option<String>,
     /// How long `/sync_send` waits for replies.
     pub(crate) worker_timeout: Duration,
+    /// In small letters.
+    pub(crate) hosts: Vec<String>,
 }
 
 impl Api {
@@ -60,6 +63,16 @@ impl Api {
         self
     }
 
+    /// Adds a name by which callers may know this machine; `localhost`, IP addresses and the machine's own name
+    /// are known already.
+    ///
+    /// A request over TCP whose `Host` is any other name is refused, since a web page can make a name of its own
+    /// lead here.
+    pub fn host(mut self, name: impl AsRef<str>) -> Self {
+        self.hosts.push(name.as_ref().into());
+        self
+    }
+
     pub(super) fn checked(&self) -> Result<ApiConfig> {
         let listen = self.address().map_err(|refusal| refusal.of_setting("api.listen"))?;
         if let Some(token) = &self.token {
@@ -67,7 +80,10 @@ impl Api {
         }
         let worker_timeout = self.worker_timeout.unwrap_or(DEFAULT_WORKER_TIMEOUT);
         check_worker_timeout(worker_timeout).map_err(|refusal| refusal.of_setting("api.workerTimeout"))?;
-        Ok(ApiConfig { listen, token: self.token.clone(), worker_timeout })
+        let checked = |name: &String| check_host(name).map(|()| name.to_ascii_lowercase());
+        let hosts = self.hosts.iter().map(checked).collect::<Result<_, _>>();
+        let hosts = hosts.map_err(|refusal: Refusal| refusal.of_setting("api.hosts"))?;
+        Ok(ApiConfig { listen, token: self.token.clone(), worker_timeout, hosts })
     }
 
     pub(super) fn address(&self) -> Result<ListenAddress, Refusal> {
@@ -111,6 +127,14 @@ fn check_token(token: &str) -> Result<(), Refusal> {
     }
 }
 
+fn check_host(name: &str) -> Result<(), Refusal> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if !name.is_empty() && name.bytes().all(fits) {
+        return Ok(());
+    }
+    Err(format!("{} is not a host name (without a port)", quoted(name)).into())
+}
+
 /// Says that there is a token, and not which.
 struct Hidden<'a>(&'a Option<String>);
 
@@ -127,6 +151,7 @@ impl fmt::Debug for Api {
             .field("port", &self.port)
             .field("token", &Hidden(&self.token))
             .field("worker_timeout", &self.worker_timeout)
+            .field("hosts", &self.hosts)
             .finish()
     }
 }
@@ -137,6 +162,7 @@ impl fmt::Debug for ApiConfig {
         api.field("listen", &self.listen)
             .field("token", &Hidden(&self.token))
             .field("worker_timeout", &self.worker_timeout)
+            .field("hosts", &self.hosts)
             .finish()
     }
 }
@@ -172,6 +198,10 @@ mod tests {
                 ("127.0.0.1:8111", Some("t"))
             );
         }
+        let config = Config::from_json(r#"{"api": {"hosts": ["Box", "box.example.org"]}}"#).unwrap();
+        assert_eq!(config.api.unwrap().hosts, ["box", "box.example.org"]);
+        let config = Config::builder().api(Api::default().host("BOX")).build().unwrap();
+        assert_eq!(config.api.unwrap().hosts, ["box"]);
         let config = Config::builder().api(Api::default()).build().unwrap();
         assert_eq!(config.api.unwrap().listen.to_string(), "127.0.0.1:8111");
     }
@@ -206,6 +236,11 @@ mod tests {
             ),
             (r#"{"token": ""}"#, "setting `api.token`: must be a string that is not empty"),
             (r#"{"token": 4711}"#, "setting `api.token`: must be a string that is not empty"),
+            (r#"{"hosts": "box"}"#, "setting `api.hosts`: \"box\" is not an array of strings"),
+            (
+                r#"{"hosts": ["box", "box:8111"]}"#,
+                "setting `api.hosts`: \"box:8111\" is not a host name (without a port)",
+            ),
             (r#"{"token": "a secret"}"#, "setting `api.token`: must be visible ASCII without spaces"),
         ];
         for (api, line) in table {

@@ -2,6 +2,7 @@
 //!
 //! A new setting is a row here, a field of `Config` and a method of `Builder`.
 
+use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -147,6 +148,13 @@ pub static SETTINGS: &[Setting] = &[
         default: "5000",
         meaning: "how long /sync_send waits for the workers' replies; 60000 at most",
         take: |builder, given| given.time().map(|time| builder.api_mut().worker_timeout = Some(time)),
+    },
+    Setting {
+        key: "api.hosts",
+        flag: None,
+        default: "none",
+        meaning: "names by which callers know the control API, beside localhost, IP addresses and the machine's own name",
+        take: take_api_hosts,
     },
     Setting {
         key: "ready",
@@ -312,11 +320,11 @@ fn take_env(builder: &mut Builder, given: &Given) -> Result<(), Refusal> {
     }
 }
 
-fn split_env(word: &std::ffi::OsStr) -> Option<(std::ffi::OsString, std::ffi::OsString)> {
+fn split_env(word: &std::ffi::OsStr) -> Option<(OsString, OsString)> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let bytes = word.as_bytes();
     let equals = bytes.iter().position(|byte| *byte == b'=')?;
-    let part = |bytes: &[u8]| std::ffi::OsString::from_vec(bytes.to_vec());
+    let part = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     Some((part(&bytes[..equals]), part(&bytes[equals + 1..])))
 }
 
@@ -336,5 +344,11 @@ fn take_api_listen(builder: &mut Builder, given: &Given) -> Result<(), Refusal> 
 fn take_api_token(builder: &mut Builder, given: &Given) -> Result<(), Refusal> {
     let token = given.text().map_err(|_| Refusal::from("must be a string that is not empty"))?;
     builder.api_mut().token = Some(token.into());
+    Ok(())
+}
+
+fn take_api_hosts(builder: &mut Builder, given: &Given) -> Result<(), Refusal> {
+    let text = |name: OsString| name.into_string().map_err(|_| Refusal::from("must be UTF-8 text"));
+    builder.api_mut().hosts = given.list()?.into_iter().map(text).collect::<Result<_, _>>()?;
     Ok(())
 }

@@ -31,21 +31,6 @@ pub(crate) fn bind(path: &Path, mode: Option<u32>, backlog: u32) -> io::Result<(
     Ok((socket, placed?))
 }
 
-/// The same without the rename, for a socket that must go by the name it was bound to.
-pub(crate) fn bind_in_place(path: &Path, mode: u32, backlog: u32) -> io::Result<(Socket, SocketFile)> {
-    let path = std::path::absolute(path)?;
-    check_free(&path)?;
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&SockAddr::unix(&path)?)?;
-    // Nobody can connect before it listens, so nobody slips in before the mode is set.
-    let file = place(&socket, &path, &path, Some(mode), backlog)?;
-    Ok((socket, file))
-}
-
 fn place(
     socket: &Socket,
     aside: &Path,
@@ -58,9 +43,7 @@ fn place(
     }
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     let metadata = fs::symlink_metadata(aside)?;
-    if aside != path {
-        fs::rename(aside, path)?;
-    }
+    fs::rename(aside, path)?;
     Ok(SocketFile { path: path.to_owned(), inode: (metadata.dev(), metadata.ino()) })
 }
 

@@ -140,7 +140,7 @@ impl Foundation {
         let api_address = self.api.as_ref().map(api::Bound::address);
         let memory = self.config.max_memory.map(|_| Sampler::start(self.handle.clone())).transpose();
         let memory = memory.map_err(|error| Error::start("the thread that looks at memory", error))?;
-        let serving = self.api.map(|api| api.serve(self.handle)).transpose()?;
+        let mut serving = self.api.map(|api| api.serve(self.handle)).transpose()?;
         let master = Master {
             config: self.config,
             started: Instant::now(),
@@ -172,6 +172,7 @@ impl Foundation {
             .watch(Source::Signals, master.signals.pipe().as_fd())
             .map_err(|error| Error::start("signals", error))?;
         let (ending, waiting) = master.run();
+        serving.as_mut().map(api::Serving::close);
         drop(self.pid_file);
         if let Ok(ending) = &ending {
             for caller in waiting {

@@ -10,6 +10,7 @@ pub(crate) mod ancillary;
 pub(crate) mod exit;
 pub(crate) mod inherit;
 pub(crate) mod interrupt;
+pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod spawn;

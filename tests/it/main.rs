@@ -12,6 +12,7 @@ mod client;
 mod crashes;
 mod ending;
 mod floods;
+mod gate;
 mod groups;
 mod guest;
 mod guides;

@@ -145,6 +145,7 @@ fn a_shutdown_overtakes_a_restart_and_answers_when_all_is_over() {
     let restart = ask_beside(&master, "/restart?wait=30s");
     let remembered = ask_beside(&master, "/restart?wait=30s");
     master.wait_status("the restart runs", |status| status["restart"]["state"] == "running");
+    master.wait_log("restart 2 is remembered");
     let shutdown = ask_beside(&master, "/shutdown?wait=30s");
     let aborted = (500, json!({ "outcome": "aborted", "reason": "shutdown", "workers": [] }));
     assert_eq!(answered(restart), aborted);

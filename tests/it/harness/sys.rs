@@ -92,6 +92,24 @@ pub(crate) fn limit_descriptors(pid: u32, soft: u64) {
     assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
 }
 
+/// Makes a listening socket of a process that we started useless: its accept fails from now on.
+pub(crate) fn shut_down_socket(pid: u32, number: u32) -> std::io::Result<()> {
+    // SAFETY: takes integers; the kernel makes a new descriptor, or says -1.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let process = RawFd::try_from(process).expect("a small number");
+    // SAFETY: the same.
+    let socket = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, number, 0) };
+    let failure = std::io::Error::last_os_error();
+    let socket = RawFd::try_from(socket).expect("a small number");
+    // SAFETY: takes integers; -1 is no descriptor, and both are ours.
+    unsafe {
+        libc::close(process);
+        libc::shutdown(socket, libc::SHUT_RDWR);
+        libc::close(socket);
+    }
+    if socket < 0 { Err(failure) } else { Ok(()) }
+}
+
 /// The calling thread no longer has a parent-death signal; a process has that of its main thread.
 pub(crate) fn outlive_parent() {
     // SAFETY: takes two integers.
