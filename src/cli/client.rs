@@ -10,7 +10,7 @@ use proteus_cluster::settings::SETTINGS;
 use proteus_cluster::{Api, Builder, Config, ListenAddress};
 
 use super::errand::Words;
-use super::{Refusal, usage};
+use super::{Refusal, cause, usage};
 
 /// Holds the token: a flag would show it to everybody who lists processes.
 pub(super) const TOKEN_VARIABLE: &str = "PROTEUS_TOKEN";
@@ -119,10 +119,10 @@ impl Master {
             let read = stream.take(LONGEST_ANSWER).read_to_end(&mut bytes).map(drop);
             if bytes.is_empty() { written.and(read) } else { Ok(()) }
         });
-        let broken = |cause: &str| Silence::Broken(format!("the master at {self} broke off: {cause}"));
+        let broken = |why: &str| Silence::Broken(format!("the master at {self} broke off: {why}"));
         match spoken {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(broken("it says nothing")),
-            Err(error) => Err(broken(&plain(&error))),
+            Err(error) => Err(broken(&cause(&error))),
             Ok(()) if bytes.is_empty() => Err(broken("no answer")),
             Ok(()) => read(&bytes).ok_or_else(|| broken("that is no whole HTTP answer")),
         }
@@ -131,7 +131,7 @@ impl Master {
     fn unreachable(&self, error: &io::Error) -> Silence {
         Silence::Unreachable(format!(
             "no master at {self}: {}; is it running, and is that its `api`?",
-            plain(error)
+            cause(error)
         ))
     }
 }
@@ -166,12 +166,6 @@ fn read(bytes: &[u8]) -> Option<Answer> {
     let body = &bytes[end + 4..];
     let body = body.get(..length.unwrap_or(body.len()))?;
     Some(Answer { status, body: String::from_utf8_lossy(body).into_owned() })
-}
-
-/// An `io::Error` without Rust's `(os error 2)`.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
 #[cfg(test)]

@@ -39,6 +39,11 @@ pub(super) fn run() -> String {
     text.push_str("Usage: proteus run [FLAGS] [--] PROGRAM [ARGUMENTS]\n");
     text.push_str("       proteus run --config FILE [FLAGS]\n\nFlags:\n");
     row(&mut text, "-c, --config FILE", "settings from a JSON file; flags override it");
+    row(
+        &mut text,
+        "    --watch PATH",
+        "restart when this file, or one below this folder, changes; may be repeated",
+    );
     for setting in SETTINGS {
         if let Some(flag) = setting.flag {
             let short = flag.short.map_or("    ".into(), |short| format!("-{short}, "));

@@ -3,19 +3,34 @@
 use std::process::{ExitCode, Termination};
 
 use lexopt::Parser;
-use proteus_cluster::{Cluster, Config, Result, logger};
+use proteus_cluster::{Cluster, logger};
 
+#[cfg(feature = "watch")]
+use super::cause;
+#[cfg(feature = "watch")]
+use super::watch::Watch;
 use super::words::{Asked, Words};
 use super::{Refusal, help, print, usage};
 
 pub(super) fn run(parser: &mut Parser) -> Result<ExitCode, Refusal> {
     match Words::read(parser)? {
         Asked::Help => print(&help::run()),
-        Asked::For(words) => start(words.config()?).map_err(usage),
+        Asked::For(words) => start(words),
     }
 }
 
-fn start(config: Config) -> Result<ExitCode> {
+fn start(words: Words) -> Result<ExitCode, Refusal> {
+    #[cfg(feature = "watch")]
+    let watch = match words.watched() {
+        [] => None,
+        paths => Some(Watch::begin(paths)?),
+    };
+    let config = words.config()?;
     logger::init_master();
-    Ok(Cluster::new(config)?.run()?.report())
+    let cluster = Cluster::new(config).map_err(usage)?;
+    #[cfg(feature = "watch")]
+    if let Some(watch) = watch {
+        watch.follow(cluster.handle()).map_err(|error| format!("--watch: {}", cause(&error)))?;
+    }
+    Ok(cluster.run().map_err(usage)?.report())
 }

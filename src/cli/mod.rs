@@ -8,6 +8,8 @@ mod launch;
 mod orders;
 mod progress;
 mod table;
+#[cfg(feature = "watch")]
+mod watch;
 mod words;
 
 use std::ffi::OsString;
@@ -114,6 +116,12 @@ fn find(name: &str) -> Result<&'static Command, Refusal> {
 fn unknown_flag<'a>(flag: &str, known: impl IntoIterator<Item = &'a str>) -> Refusal {
     let hint = nearest(flag, known).map_or(String::new(), |meant| format!(": did you mean {meant}?"));
     format!("unknown flag {}{hint}", flag.escape_debug())
+}
+
+/// An `io::Error` without Rust's `(os error 2)`, and in small letters.
+fn cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
 fn usage(error: impl Display) -> Refusal {

@@ -21,6 +21,7 @@ pub(super) struct Words {
     config: Option<PathBuf>,
     /// In the order of their first appearance; a repeated flag keeps all its values.
     flags: Vec<(&'static Setting, Vec<OsString>)>,
+    watched: Vec<PathBuf>,
     /// The program and its arguments.
     program: Vec<OsString>,
 }
@@ -33,6 +34,7 @@ impl Words {
             match arg {
                 Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Help),
                 Arg::Short('c') | Arg::Long("config") => words.config = Some(file(parser)?),
+                Arg::Long("watch") => words.watched.push(watched(parser)?),
                 Arg::Short(short) => {
                     let setting = by_short(short).ok_or_else(|| unknown_flag(&format!("-{short}"), []))?;
                     words.push(setting, parser)?;
@@ -48,6 +50,11 @@ impl Words {
             }
         }
         Ok(Asked::For(words))
+    }
+
+    /// The paths whose changes restart.
+    pub(super) fn watched(&self) -> &[PathBuf] {
+        &self.watched
     }
 
     fn push(&mut self, setting: &'static Setting, parser: &mut Parser) -> Result<(), Refusal> {
@@ -88,6 +95,19 @@ pub(super) fn file(parser: &mut Parser) -> Result<PathBuf, Refusal> {
     if path.is_empty() { Err("--config: must not be empty".into()) } else { Ok(path.into()) }
 }
 
+/// The value of `--watch`.
+fn watched(parser: &mut Parser) -> Result<PathBuf, Refusal> {
+    let path = parser.value().map_err(|_| "--watch needs a value: PATH")?;
+    match path.is_empty() {
+        _ if !cfg!(feature = "watch") => Err(
+            "--watch is not in this build: build proteus with the feature `watch`, which is on by default"
+                .into(),
+        ),
+        true => Err("--watch: must not be empty".into()),
+        false => Ok(path.into()),
+    }
+}
+
 fn by_short(short: char) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.flag.is_some_and(|flag| flag.short == Some(short)))
 }
@@ -112,7 +132,7 @@ fn no_flag(long: &str) -> Refusal {
         _ => {
             let flags = SETTINGS.iter().filter_map(|setting| setting.flag).map(|flag| flag.long);
             let known: Vec<String> =
-                flags.chain(["config", "help"]).map(|known| format!("--{known}")).collect();
+                flags.chain(["config", "watch", "help"]).map(|known| format!("--{known}")).collect();
             unknown_flag(&format!("--{long}"), known.iter().map(String::as_str))
         }
     }

@@ -46,3 +46,4 @@ mod sockets;
 mod verdicts;
 mod walk;
 mod watchdog;
+mod watching;
