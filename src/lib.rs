@@ -62,13 +62,15 @@
 //! The loop never writes HTTP, resolves no names, reads no /proc, waits for no logger (its lines leave by way
 //! of `journal/`); it spawns on its own thread only. A
 //! descriptor leaves the loop before its child is reaped; what is left of a worker's process group is killed
-//! before that, while the number is still the group's own. Unsafe code is in `sys/` alone.
+//! before that, while the number is still the group's own. Nothing from outside reaches the HTTP server but what
+//! `api/gate.rs` has read, admitted and written anew. Unsafe code is in `sys/` alone.
 //!
 //! # Where to add
 //!
 //! - a setting: a row in `config/settings.rs`
 //! - a signal: a row in `master/signals.rs`
-//! - a route: a row in `api/routes.rs`
+//! - a route: a row in `api/routes.rs`; who may ask for it: `api/policy.rs`
+//! - a command: a row in `cli/mod.rs`; one for a running master is an `Errand` in `cli/orders.rs`
 //! - a listener kind: a variant of [`ListenAddress`] and its arm in `master/listener.rs`
 //! - a decision: an arm in `supervisor/`, an `Event` or `Action` if the driver must tell or do something new,
 //!   and an invariant in `supervisor/simulator`

@@ -66,6 +66,18 @@ const COMMANDS: &[Command] = &[
         run: |parser| orders::SCALE.carry_out(parser),
     },
     Command {
+        name: orders::SEND.name,
+        summary: "send a message to every worker",
+        help: || help::errand(&orders::SEND),
+        run: |parser| orders::SEND.carry_out(parser),
+    },
+    Command {
+        name: orders::ASK.name,
+        summary: "send a message to every worker, and print what they reply",
+        help: || help::errand(&orders::ASK),
+        run: |parser| orders::ASK.carry_out(parser),
+    },
+    Command {
         name: orders::STATUS.name,
         summary: "show a running cluster",
         help: || help::errand(&orders::STATUS),

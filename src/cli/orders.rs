@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::client::{AT_ONCE, Answer, Master, Silence, TOKEN_VARIABLE};
@@ -16,6 +17,9 @@ const FAILED: u8 = 1;
 
 /// How long the end of a restart or a shutdown is waited for.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// The master waits for the workers' replies no longer than a minute.
+const LONGEST_REPLY: Duration = Duration::from_secs(70);
 
 const NO_WAIT: Flag =
     Flag { long: "no-wait", value: None, meaning: "give the order, and do not wait for its end" };
@@ -57,6 +61,22 @@ pub(super) static SCALE: Errand = Errand {
     },
 };
 
+pub(super) static SEND: Errand = Errand {
+    name: "send",
+    word: Some("JSON"),
+    flags: &[],
+    about: "Sends a message to every worker.",
+    run: |words| order(words, "/send", json(words)?),
+};
+
+pub(super) static ASK: Errand = Errand {
+    name: "ask",
+    word: Some("JSON"),
+    flags: &[],
+    about: "Sends a message to every worker, waits for their replies, and prints them as a JSON array.",
+    run: ask,
+};
+
 pub(super) static STATUS: Errand = Errand {
     name: "status",
     word: None,
@@ -69,6 +89,23 @@ fn order(words: &Words, path: &str, body: &str) -> Result<ExitCode, Refusal> {
     let master = Master::find(words)?;
     match master.post(path, body, AT_ONCE) {
         Ok(answer) if answer.status == 200 => print(&format!("{}\n", table::plain(&answer.body))),
+        spoken => not_done(&master, spoken),
+    }
+}
+
+/// The message, which must be one before anybody is called.
+fn json(words: &Words) -> Result<&str, Refusal> {
+    match serde_json::from_str::<IgnoredAny>(words.word()) {
+        Ok(_) => Ok(words.word()),
+        Err(error) => Err(format!("no JSON: {error}; a message is written as '{{\"cmd\":\"hello\"}}'")),
+    }
+}
+
+fn ask(words: &Words) -> Result<ExitCode, Refusal> {
+    let message = json(words)?;
+    let master = Master::find(words)?;
+    match master.post("/sync_send", message, LONGEST_REPLY) {
+        Ok(answer) if answer.status == 200 => print(&format!("{}\n", answer.body)),
         spoken => not_done(&master, spoken),
     }
 }

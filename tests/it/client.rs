@@ -198,6 +198,39 @@ fn the_number_of_workers_is_changed() {
     master.stop(&scene);
 }
 
+/// Reads its channel, writes down what comes, and answers what is asked.
+const READER: &str = r#"echo '{"cmd":"PROTEUS_HELLO"}' >&$PROTEUS_CHANNEL_FD
+echo '{"cmd":"PROTEUS_READY"}' >&$PROTEUS_CHANNEL_FD
+while read -r line; do
+    echo "$line" >>heard
+    case $line in
+        *'"ask"'*) echo '{"cmd":"ask","msg":"hi"}' >&$PROTEUS_CHANNEL_FD ;;
+        *PROTEUS_DISCONNECT*) exit ;;
+    esac
+done <&$PROTEUS_CHANNEL_FD"#;
+
+#[test]
+fn messages_go_to_the_workers_and_replies_come_back() {
+    let scene = Scene::new("client-messages");
+    let master = Master::run(&scene, &shell_settings(READER));
+    master.wait_one_ready();
+    let sent = run(&scene, &["send", "-c", "proteus.json", r#"{"cmd":"hello"}"#]);
+    assert_eq!(sent, (0, "OK\n".into(), String::new()));
+    let heard = || std::fs::read_to_string(scene.path("heard")).unwrap_or_default();
+    wait_until("the worker has it", || heard() == "{\"cmd\":\"hello\"}\n");
+    let asked = run(&scene, &["ask", "-c", "proteus.json", r#"{"cmd":"ask"}"#]);
+    assert_eq!(asked, (0, "[\"hi\"]\n".into(), String::new()));
+    for command in ["send", "ask"] {
+        let (code, out, err) = run(&scene, &[command, "-c", "proteus.json", "{cmd:hello}"]);
+        assert_eq!((code, out.as_str()), (2, ""));
+        assert!(err.starts_with("proteus: no JSON: "), "{err}");
+        let (code, _, err) = run(&scene, &[command, "-c", "proteus.json", r#"{"cmd":"PROTEUS_DISCONNECT"}"#]);
+        assert_eq!(code, 2, "{err}");
+    }
+    assert!(!heard().contains("DISCONNECT"), "{}", heard());
+    master.stop(&scene);
+}
+
 #[test]
 fn over_tcp_with_a_token_from_the_file_or_the_environment() {
     let scene = Scene::new("client-tcp");
