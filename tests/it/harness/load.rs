@@ -226,11 +226,14 @@ impl Load {
         for _ in 0..clients {
             let (over, mut client) = (Arc::clone(&self.over), Client::new(address, connections));
             self.clients.push(std::thread::spawn(move || {
-                while !over.load(Ordering::Relaxed) {
+                // At least one request each, also when the end comes before the thread has begun.
+                loop {
                     client.request();
+                    if over.load(Ordering::Relaxed) {
+                        return client.ledger;
+                    }
                     std::thread::park_timeout(THINK);
                 }
-                client.ledger
             }));
         }
         self
