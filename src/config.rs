@@ -9,6 +9,7 @@ mod builder;
 mod given;
 mod json;
 mod listener;
+mod log_file;
 mod nearest;
 #[doc(hidden)]
 pub mod settings;
@@ -29,9 +30,11 @@ pub use builder::Builder;
 pub(crate) use builder::RESERVED_ENV;
 pub use listener::Listener;
 pub(crate) use listener::ListenerConfig;
+pub use log_file::LogFile;
 pub(crate) use settings::WORKERS;
 
 use crate::error::Result;
+use crate::journal::LogPlace;
 
 /// The settings of a cluster, all checked.
 ///
@@ -62,6 +65,8 @@ pub struct Config {
     pub(crate) canary: Duration,
     /// None is not said: the launcher captures, a program that embeds the cluster does not.
     pub(crate) output: Option<Output>,
+    pub(crate) log_file: Option<LogPlace>,
+    pub(crate) log_format: LogFormat,
     pub(crate) handle_signals: bool,
     pub(crate) stop_signal: i32,
     /// None does not watch.
@@ -91,6 +96,18 @@ pub enum Ready {
     Notify,
     /// Every worker that has lived for the minimal uptime is ready.
     Alive,
+}
+
+/// How the master's log is written by [`logger::init`](crate::logger::init).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogFormat {
+    /// A line of text for each record, as `env_logger` writes it.
+    #[default]
+    Text,
+    /// A JSON object on a line for each record: `time`, `level`, `target`, `message`; of a worker `worker` (its id),
+    /// `slot` and `pid`; and where they are known `module`, `file`, `line`, and `kv` with the key-values.
+    Json,
 }
 
 /// Where the workers' stdout and stderr go.
@@ -166,6 +183,8 @@ impl Config {
             surge: 1,
             canary: Duration::from_secs(1),
             output: None,
+            log_file: None,
+            log_format: LogFormat::Text,
             handle_signals: true,
             stop_signal: libc::SIGTERM,
             watchdog: None,

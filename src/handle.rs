@@ -161,6 +161,11 @@ impl Handle {
         self.order(Order::Scale(Scale::To(headcount(workers)?))).map(drop)
     }
 
+    /// Opens the log file anew, for whoever has moved the old one. Without a log file nothing happens.
+    pub fn reopen_logs(&self) -> Result<()> {
+        self.order(Order::ReopenLogs).map(drop)
+    }
+
     /// Sends a message to every live worker that was not told to disconnect. Never blocks.
     ///
     /// Any value that serializes to JSON; workers get it in the order of sending. Sent before the cluster runs,

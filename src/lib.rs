@@ -120,7 +120,7 @@ pub mod orders {
 
 #[doc(hidden)]
 pub use config::settings;
-pub use config::{Api, Builder, Config, ListenAddress, Listener, Output, Ready};
+pub use config::{Api, Builder, Config, ListenAddress, Listener, LogFile, LogFormat, Output, Ready};
 pub use error::{Error, Result};
 pub use handle::{Handle, Restart, RestartOutcome};
 #[doc(hidden)]

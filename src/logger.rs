@@ -1,12 +1,16 @@
 //! One logger for both roles.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use env_logger::{Env, Target, WriteStyle};
-use log::Log;
+use env_logger::{Env, Logger, Target, WriteStyle};
+use log::{Log, Metadata, Record};
 
-use crate::journal::{self, Hold};
+use crate::config::LogFormat;
+use crate::error::{Error, Result};
+use crate::journal::{self, Hold, LogPlace, Manner, Origin};
 use crate::sys::inherit::EarlyChannel;
 use crate::worker::{self, Shipper};
 
@@ -48,12 +52,38 @@ pub fn init_master() {
         // No thread to be had: the plain way, then. A logger that is there already stays.
         return drop(builder().try_init());
     };
-    let logger = builder().target(Target::Pipe(Box::new(Queue(hold)))).write_style(style()).build();
-    let filter = logger.filter();
+    let logger = MasterLogger { pen: Pen::new(&Queue), _thread: hold };
+    let filter = logger.pen.plain.filter();
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(filter);
+        OURS.store(true, Relaxed);
         journal::format_with(formatter());
     }
+}
+
+/// Whether the logger of this process is the master's of this module.
+static OURS: AtomicBool = AtomicBool::new(false);
+
+/// Where and how the master logs, as its settings have it.
+pub(crate) fn configure(place: Option<LogPlace>, format: LogFormat) -> Result<()> {
+    let manner = match (format, &place) {
+        (LogFormat::Json, _) => Manner::Json,
+        (LogFormat::Text, Some(_)) => Manner::Plain,
+        (LogFormat::Text, None) => Manner::Styled,
+    };
+    if OURS.load(Relaxed) {
+        journal::write_to(place, manner);
+        return Ok(());
+    }
+    let key = match manner {
+        Manner::Styled => return Ok(()),
+        Manner::Plain => "logFile",
+        Manner::Json if place.is_some() => "logFile",
+        Manner::Json => "logFormat",
+    };
+    let reason =
+        "takes `proteus_cluster::logger::init()` at the start of the master; its logger is another one";
+    Err(Error::setting(format!("setting `{key}`: {reason}")))
 }
 
 fn builder() -> env_logger::Builder {
@@ -72,21 +102,74 @@ fn style() -> WriteStyle {
     }
 }
 
-/// What the log thread formats with: the same settings, into memory of its own.
-fn formatter() -> journal::Formatter {
-    let page = Page::default();
-    let logger = builder().target(Target::Pipe(Box::new(page.clone()))).write_style(style()).build();
-    Box::new(move |record, worker, lines| {
+/// Formats records, in whichever manner is asked for, and writes each in one piece.
+struct Pen<W> {
+    styled: Logger,
+    plain: Logger,
+    out: W,
+}
+
+impl<W: Write + Clone + Send + 'static> Pen<W> {
+    fn new(out: &W) -> Self {
+        let logger = |style| builder().target(Target::Pipe(Box::new(out.clone()))).write_style(style).build();
+        Pen { styled: logger(style()), plain: logger(WriteStyle::Never), out: out.clone() }
+    }
+
+    /// Nothing comes of a record that is filtered.
+    fn write(&self, record: &Record<'_>, worker: Option<&Origin>) {
+        let logger = match journal::manner() {
+            Manner::Styled => &self.styled,
+            Manner::Plain => &self.plain,
+            Manner::Json => return self.write_json(record, worker),
+        };
         match worker {
             None => logger.log(record),
             Some(worker) => journal::named(record, worker, |record| logger.log(record)),
         }
+    }
+
+    fn write_json(&self, record: &Record<'_>, worker: Option<&Origin>) {
+        if self.plain.matches(record) {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            // Neither of our writers fails.
+            let _ = self.out.clone().write_all(journal::json_line(record, worker, since).as_bytes());
+        }
+    }
+}
+
+/// What the log thread formats with, onto a page of its own.
+fn formatter() -> journal::Formatter {
+    let page = Page::default();
+    let pen = Pen::new(&page);
+    Box::new(move |record, worker, lines| {
+        pen.write(record, worker);
         lines.append(&mut page.lines());
     })
 }
 
-/// Where `env_logger` writes on the thread of whoever logs: one call, one line.
-struct Queue(#[allow(dead_code)] Hold);
+/// The logger of a master: each thread formats its own lines, and the log thread writes them.
+struct MasterLogger {
+    pen: Pen<Queue>,
+    _thread: Hold,
+}
+
+impl Log for MasterLogger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.pen.plain.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.pen.write(record, None);
+    }
+
+    fn flush(&self) {
+        journal::flush();
+    }
+}
+
+/// Where lines are written on the thread of whoever logs: one call, one line.
+#[derive(Clone, Copy)]
+struct Queue;
 
 impl Write for Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
@@ -99,12 +182,12 @@ impl Write for Queue {
     }
 }
 
-/// Where it writes on the log thread, which alone ever locks it.
+/// Where they are written on the log thread, which alone ever locks it.
 #[derive(Clone, Default)]
 struct Page(Arc<Mutex<Vec<u8>>>);
 
 impl Page {
-    fn lines(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+    fn lines(&self) -> MutexGuard<'_, Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

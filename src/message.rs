@@ -16,9 +16,9 @@ use std::fmt;
 use serde_json::{Value, json};
 
 pub(crate) use self::framer::{Framer, Line, MAX_LINE};
-pub(crate) use self::log_line::LogLine;
 #[cfg(feature = "logger")]
 pub(crate) use self::log_line::encode as encode_record;
+pub(crate) use self::log_line::{LogLine, Pairs};
 pub use self::user::Message;
 pub(crate) use self::user::{Outgoing, failure_line, reply_line};
 

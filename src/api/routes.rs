@@ -70,6 +70,13 @@ pub(crate) const ROUTES: &[Route] = &[
         meaning: "force shutdown: every worker is killed; `OK` or, with `?wait=30s`, how it ended",
     },
     Route {
+        path: "/reopen",
+        kind: Kind::Order,
+        parameters: &[],
+        answer: |asked| taken(asked.handle, Order::ReopenLogs).into(),
+        meaning: "the log file is opened anew; answers `OK` at once",
+    },
+    Route {
         path: "/scale",
         kind: Kind::Order,
         parameters: &["worker"],

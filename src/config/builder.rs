@@ -9,8 +9,9 @@ use super::api::Api;
 use super::given::{Given, Refusal, plain, quoted, without_nul};
 use super::listener::{Listener, ListenerConfig};
 use super::settings::{Setting, row};
-use super::{Config, Output, Ready, json};
+use super::{Config, LogFile, LogFormat, Output, Ready, json};
 use crate::error::{Error, Result};
+use crate::journal::LogPlace;
 
 /// Variables between a master and its own worker: a value from the settings would be lost, and the master's
 /// own do not leak through.
@@ -53,12 +54,13 @@ pub struct Builder {
     /// Every value in here has passed its own check; `api` waits outside because its parts come one by one.
     pub(super) config: Config,
     pub(super) api: Option<Api>,
+    pub(super) log_file: Option<LogFile>,
     problem: Option<String>,
 }
 
 impl Builder {
     pub(super) fn new() -> Self {
-        Builder { config: Config::defaults(), api: None, problem: None }
+        Builder { config: Config::defaults(), api: None, log_file: None, problem: None }
     }
 
     /// Settings from JSON, to which more can be added; what is added later wins.
@@ -256,6 +258,27 @@ impl Builder {
         self
     }
 
+    /// A file for the master's log, which takes [`logger::init`](crate::logger::init). By default stderr.
+    ///
+    /// It is written by the master alone. What is wrong with it (no such folder, a full disk) is said once, on
+    /// stderr; lines that it does not take are dropped and counted, and it is tried again. It is opened anew on
+    /// SIGUSR1, by `/reopen` and by [`Handle::reopen_logs`](crate::Handle::reopen_logs), for programs such as
+    /// logrotate.
+    pub fn log_file(mut self, file: LogFile) -> Self {
+        self.log_file = Some(file);
+        if let Err(error) = self.check_log_file() {
+            self.remember(&error);
+        }
+        self
+    }
+
+    /// How the master's log is written, which takes [`logger::init`](crate::logger::init). By default
+    /// [`LogFormat::Text`].
+    pub fn log_format(mut self, format: LogFormat) -> Self {
+        self.config.log_format = format;
+        self
+    }
+
     /// The launcher's own default.
     #[doc(hidden)]
     pub fn output_unless_given(mut self, output: Output) -> Self {
@@ -287,7 +310,8 @@ impl Builder {
             return Err(Error::setting(problem));
         }
         let api = self.api.as_ref().map(Api::checked).transpose()?;
-        let config = Config { api, ..self.config };
+        let log_file = self.check_log_file()?;
+        let config = Config { api, log_file, ..self.config };
         check_together(&config)?;
         Ok(config)
     }
@@ -326,8 +350,17 @@ impl Builder {
         self.api.get_or_insert_default()
     }
 
+    pub(super) fn log_file_mut(&mut self) -> &mut LogFile {
+        self.log_file.get_or_insert_default()
+    }
+
     pub(super) fn check_api(&self) -> Result<()> {
         self.api.as_ref().map_or(Ok(()), |api| api.checked().map(drop))
+    }
+
+    fn check_log_file(&self) -> Result<Option<LogPlace>> {
+        let checked = self.log_file.as_ref().map(LogFile::checked).transpose();
+        checked.map_err(|refusal| refusal.of_setting("logFile"))
     }
 
     fn give(mut self, key: &str, given: &Given) -> Self {

@@ -51,6 +51,21 @@ impl Given<'_> {
         }
     }
 
+    /// A number of bytes above zero: whole, or as text with a K, M or G behind it.
+    pub(super) fn size(&self) -> Result<u64, Refusal> {
+        let bytes = match self {
+            Given::Words(words) => last(words).to_str().and_then(read_size),
+            Given::Json(Value::String(text)) => read_size(text),
+            Given::Json(_) | Given::Count(_) => self.whole().and_then(|n| u64::try_from(n).ok()),
+            Given::Time(_) => None,
+        };
+        match bytes {
+            Some(0) => Err("must be more than 0".into()),
+            Some(bytes) => Ok(bytes),
+            None => Err(self.is_not("a number of bytes such as 1000000, 512K, 10M or 1G")),
+        }
+    }
+
     /// A duration of at most ten years.
     pub(super) fn time(&self) -> Result<Duration, Refusal> {
         let time = match self {
@@ -180,6 +195,19 @@ fn read_duration(text: &OsStr) -> Option<Duration> {
     Some(Duration::from_millis(digits.parse::<u64>().ok()?.saturating_mul(unit_ms)))
 }
 
+/// `1000`, `512K`, `10M` or `1G`, with 1024 bytes to the kilobyte.
+fn read_size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" => 1,
+        "K" | "KIB" => 1 << 10,
+        "M" | "MIB" => 1 << 20,
+        "G" | "GIB" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 /// A JSON value for an error line: short, and on one line.
 pub(super) fn shown(value: &Value) -> String {
     match value {
@@ -269,6 +297,26 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(read_duration(OsStr::new(text)), expected.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let table = [
+            ("1", Some(1)),
+            ("1000000", Some(1_000_000)),
+            ("512K", Some(512 << 10)),
+            ("10m", Some(10 << 20)),
+            ("1GiB", Some(1 << 30)),
+            ("", None),
+            ("M", None),
+            ("1.5M", None),
+            ("10 M", None),
+            ("10MB", None),
+            ("99999999999G", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(read_size(text), expected, "{text}");
         }
     }
 

@@ -13,7 +13,9 @@ use super::settings::{LATER, SETTINGS};
 use crate::error::{Error, Result};
 
 /// Keys whose value is an object of settings: the part before the dot.
-const GROUPS: [&str; 2] = ["api", "backoff"];
+const GROUPS: [&str; 3] = ["api", "backoff", "logFile"];
+/// The member that a group stands for when it is given as a string.
+const SHORT: [(&str, &str); 1] = [("logFile", "logFile.path")];
 
 pub(super) fn apply(builder: &mut Builder, text: &str) -> Result<()> {
     let unreadable = |error| Error::setting(format!("the settings are not valid JSON: {error}"));
@@ -22,7 +24,10 @@ pub(super) fn apply(builder: &mut Builder, text: &str) -> Result<()> {
         return Err(Error::setting(format!("the settings are not a JSON object but {}", shown(&value))));
     };
     for (key, value) in settings {
-        if GROUPS.contains(&key.as_str()) {
+        let short = SHORT.iter().find(|(group, _)| group == key && value.is_string());
+        if let Some((_, member)) = short {
+            apply_one(builder, member, value)?;
+        } else if GROUPS.contains(&key.as_str()) {
             apply_group(builder, key, value)?;
         } else if key.contains('.') {
             return Err(dotted(key, value));

@@ -12,12 +12,14 @@ use super::api::Api;
 use super::builder::Builder;
 use super::given::{Given, Refusal, quoted};
 use super::listener::Listener;
-use super::{Output, Ready, signal};
+use super::{LogFormat, Output, Ready, signal};
 
 pub use super::nearest::nearest;
 
 /// More than any machine serves well; it catches a port or a duration in the wrong place.
 const MOST_WORKERS: usize = 4096;
+/// More than anybody looks through.
+const MOST_FILES: usize = 100_000;
 pub(crate) const WORKERS: RangeInclusive<usize> = 1..=MOST_WORKERS;
 
 /// One setting.
@@ -54,7 +56,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Settings whose feature is still to come: refused rather than ignored.
-pub const LATER: &[&str] = &["logFile", "logFormat"];
+pub const LATER: &[&str] = &[];
 
 /// Every setting, in the order of the help text.
 pub static SETTINGS: &[Setting] = &[
@@ -270,7 +272,37 @@ pub static SETTINGS: &[Setting] = &[
         meaning: "where the workers' stdout and stderr go: inherit (the master's own) or log (line by line into its log)",
         take: |builder, given| given.one_of(OUTPUT).map(|output| builder.config.output = Some(output)),
     },
+    Setting {
+        key: "logFile.path",
+        flag: Some(flag("log-file", "FILE")),
+        default: "none",
+        meaning: "file for the log instead of stderr; a date in its name, such as app.%Y-%m-%d.log, makes a new file when it changes",
+        take: |builder, given| given.path().map(|path| builder.log_file_mut().path = Some(path)),
+    },
+    Setting {
+        key: "logFile.maxSize",
+        flag: Some(flag("log-file-max-size", "SIZE")),
+        default: "none",
+        meaning: "bytes (or 10K, 10M, 1G) that the log file may have; a full one becomes NAME.1, the one before it NAME.2",
+        take: |builder, given| given.size().map(|size| builder.log_file_mut().max_size = Some(size)),
+    },
+    Setting {
+        key: "logFile.keep",
+        flag: Some(flag("log-file-keep", "N")),
+        default: "none",
+        meaning: "older log files that stay, by date or size; the oldest are deleted; without it all stay",
+        take: |builder, given| given.count(&(0..=MOST_FILES)).map(|n| builder.log_file_mut().keep = Some(n)),
+    },
+    Setting {
+        key: "logFormat",
+        flag: Some(flag("log-format", "FORMAT")),
+        default: "text",
+        meaning: "how the log is written: text, or json (an object a line)",
+        take: |builder, given| given.one_of(FORMAT).map(|format| builder.config.log_format = format),
+    },
 ];
+
+const FORMAT: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 const READY: &[(&str, Ready)] = &[("auto", Ready::Auto), ("notify", Ready::Notify), ("alive", Ready::Alive)];
 

@@ -54,6 +54,7 @@ fn the_table_is_consistent() {
         let expected = match setting.key {
             "worker" => "workers",
             "api.listen" => "api",
+            "logFile.path" => "log-file",
             _ => &kebab,
         };
         assert_eq!(flag.long, expected);
@@ -133,8 +134,23 @@ fn unknown_and_later_keys_are_refused() {
         (r#"{"watchdog": 0}"#, "setting `watchdog`: must be more than 0"),
         (r#"{"maxLifetime": 0}"#, "setting `maxLifetime`: must be more than 0"),
         (r#"{"maxMemory": 0}"#, "setting `maxMemory`: 0 is out of range (1 to 18446744073709551615)"),
-        (r#"{"logFile": "x"}"#, "`logFile` is not available yet"),
-        (r#"{"logFormat": "x"}"#, "`logFormat` is not available yet"),
+        (r#"{"logFile": "a/"}"#, "setting `logFile.path`: names a folder, not a file"),
+        (r#"{"logFile": 7}"#, "setting `logFile`: 7 is not an object"),
+        (r#"{"logFile": {"keep": 3}}"#, "setting `logFile.path`: must be given"),
+        (
+            r#"{"logFile": {"path": "a.log", "keep": 3}}"#,
+            "setting `logFile.keep`: needs `maxSize`, or a date in the name such as app.%Y-%m-%d.log",
+        ),
+        (r#"{"logFile": {"path": "a.log", "maxSize": 0}}"#, "setting `logFile.maxSize`: must be more than 0"),
+        (
+            r#"{"logFile": {"path": "a.log", "maxSize": "ten"}}"#,
+            "setting `logFile.maxSize`: \"ten\" is not a number of bytes such as 1000000, 512K, 10M or 1G",
+        ),
+        (
+            r#"{"logFile": {"path": "a.log", "maxsize": 1}}"#,
+            "unknown setting `logFile.maxsize` (1): did you mean `logFile.maxSize`?",
+        ),
+        (r#"{"logFormat": "xml"}"#, "setting `logFormat`: \"xml\" is not one of \"text\", \"json\""),
         (r#"{"output": "file"}"#, "setting `output`: \"file\" is not one of \"inherit\", \"log\""),
     ];
     for (json, line) in table {

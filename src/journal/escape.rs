@@ -1,6 +1,7 @@
 //! Text from a worker, made safe for a line of the log: it can neither end the line nor steer a terminal.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// Replaces what is not UTF-8 and escapes what [`text`] escapes.
 pub(crate) fn bytes(bytes: &[u8]) -> Cow<'_, str> {
@@ -28,6 +29,23 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(escaped)
+}
+
+/// The same for text that is JSON already: what is harmful stands within its strings, and is written as JSON would.
+pub(crate) fn json(text: String) -> String {
+    if !text.contains(is_harmful) {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if is_harmful(letter) {
+            // All of them have four digits at most; writing to a string cannot fail.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped
 }
 
 fn is_harmful(letter: char) -> bool {

@@ -4,20 +4,30 @@
 //! logged once lines get through again. The thread hands each record to whatever logger the program
 //! has installed; where that is ours, the same thread formats it and writes it to stderr. A logger or
 //! a reader of stderr that stands still therefore stops this thread and nobody else.
+#![cfg_attr(not(feature = "logger"), allow(dead_code))] // files and formats are our own logger's alone
 
+mod date;
 pub(crate) mod escape;
+mod file;
 mod gauge;
+mod json;
 pub(crate) mod lines;
 mod record;
+pub(crate) mod series;
 mod sink;
 mod thread;
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+pub(crate) use file::LogPlace;
+#[cfg(feature = "logger")]
+pub(crate) use json::line as json_line;
+pub(crate) use record::Manner;
 #[cfg(feature = "logger")]
 pub(crate) use record::named;
 pub(crate) use record::{Origin, Output, Record, Sent, Stream};
@@ -63,6 +73,10 @@ enum Item {
     /// From now on the logger of the process is ours, and this is how it formats.
     #[cfg(feature = "logger")]
     Format(Formatter),
+    /// Where our logger's lines go from now on: to this file, or to stderr.
+    Use(Option<Box<LogPlace>>),
+    /// Open the file anew.
+    Reopen,
     /// Nothing but a reason to look at the count of dropped lines.
     Wake,
     /// Says when everything before it is written.
@@ -101,6 +115,33 @@ impl Drop for Hold {
             drop(running);
             wait_for_lines(last.map(|journal| journal.queue));
         }
+    }
+}
+
+/// How our logger writes, from now on and where; without it, how a logger is handed lines.
+static MANNER: AtomicU8 = AtomicU8::new(0);
+const MANNERS: [Manner; 3] = [Manner::Styled, Manner::Plain, Manner::Json];
+
+pub(crate) fn manner() -> Manner {
+    MANNERS[usize::from(MANNER.load(Relaxed)) % MANNERS.len()]
+}
+
+/// Our own logger writes so from now on, and there.
+#[cfg(feature = "logger")]
+pub(crate) fn write_to(place: Option<LogPlace>, manner: Manner) {
+    MANNER.store(manner as u8, Relaxed);
+    order(Item::Use(place.map(Box::new)));
+}
+
+/// Opens the log file anew, where there is one.
+pub(crate) fn reopen() {
+    order(Item::Reopen);
+}
+
+fn order(item: Item) {
+    if let Some(queue) = queue() {
+        // The thread ends with the last sender only.
+        let _ = queue.send(item);
     }
 }
 
@@ -150,10 +191,8 @@ pub(crate) fn sent(origin: &Arc<Origin>, line: LogLine) {
 pub(crate) fn lost_by_worker(lines: u64) {
     GAUGE.drop_lines(lines);
     // So that the thread says it, should nothing else come.
-    if let Some(queue) = queue()
-        && GAUGE.wake()
-    {
-        let _ = queue.send(Item::Wake);
+    if GAUGE.wake() {
+        order(Item::Wake);
     }
 }
 
@@ -195,10 +234,7 @@ pub(crate) fn put_line(line: &[u8]) {
 /// The logger of the process is ours.
 #[cfg(feature = "logger")]
 pub(crate) fn format_with(formatter: Formatter) {
-    if let Some(queue) = queue() {
-        // The thread ends with the last sender only.
-        let _ = queue.send(Item::Format(formatter));
-    }
+    order(Item::Format(formatter));
 }
 
 /// Where in our own code a line comes from.
@@ -221,7 +257,7 @@ impl Item {
                 Item::Line(line) => line.len(),
                 #[cfg(feature = "logger")]
                 Item::Format(_) => 0,
-                Item::Wake | Item::Flush(_) => 0,
+                Item::Use(_) | Item::Reopen | Item::Wake | Item::Flush(_) => 0,
             }
     }
 
@@ -234,7 +270,7 @@ impl Item {
             Item::Line(_) => 1,
             #[cfg(feature = "logger")]
             Item::Format(_) => 0,
-            Item::Wake | Item::Flush(_) => 0,
+            Item::Use(_) | Item::Reopen | Item::Wake | Item::Flush(_) => 0,
         }
     }
 
@@ -246,7 +282,7 @@ impl Item {
             Item::Record(_) => None,
             #[cfg(feature = "logger")]
             Item::Line(_) | Item::Format(_) => None,
-            Item::Wake | Item::Flush(_) => None,
+            Item::Use(_) | Item::Reopen | Item::Wake | Item::Flush(_) => None,
         }
     }
 }

@@ -17,13 +17,14 @@ use crate::message::LogLine;
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) worker: u64,
+    pub(crate) slot: usize,
     pub(crate) pid: u32,
     pub(super) share: Share,
 }
 
 impl Origin {
-    pub(crate) fn new(worker: u64, pid: u32) -> Arc<Self> {
-        Arc::new(Origin { worker, pid, share: Share::default() })
+    pub(crate) fn new(worker: u64, slot: usize, pid: u32) -> Arc<Self> {
+        Arc::new(Origin { worker, slot, pid, share: Share::default() })
     }
 }
 
@@ -70,10 +71,37 @@ pub(crate) enum Stream {
 
 impl Stream {
     /// The target and the level of its lines: stderr is where faults go.
-    fn manner(self) -> (&'static str, log::Level) {
+    fn kind(self) -> (&'static str, log::Level) {
         match self {
             Stream::Stdout => ("worker::stdout", log::Level::Info),
             Stream::Stderr => ("worker::stderr", log::Level::Warn),
+        }
+    }
+}
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Text, with colours where stderr wants them.
+    Styled,
+    /// Text without colours.
+    Plain,
+    /// A JSON object each, which has escapes of its own.
+    Json,
+}
+
+impl Manner {
+    fn safe(self, text: &str) -> Cow<'_, str> {
+        match self {
+            Manner::Styled | Manner::Plain => escape::text(text),
+            Manner::Json => Cow::Borrowed(text),
+        }
+    }
+
+    fn safe_bytes(self, bytes: &[u8]) -> Cow<'_, str> {
+        match self {
+            Manner::Styled | Manner::Plain => escape::bytes(bytes),
+            Manner::Json => String::from_utf8_lossy(bytes),
         }
     }
 }
@@ -109,29 +137,31 @@ impl Output {
         self.lines.heap().saturating_add(lines.saturating_mul(ADDED))
     }
 
-    pub(super) fn tell(&self, tell: Tell<'_>) {
-        let (target, level) = self.stream.manner();
+    pub(super) fn tell(&self, manner: Manner, tell: Tell<'_>) {
+        let (target, level) = self.stream.kind();
         for line in self.lines.iter() {
             let mut builder = log::Record::builder();
             builder.level(level).target(target);
-            let text = escape::bytes(line);
+            let text = manner.safe_bytes(line);
             tell(&builder.args(format_args!("{text}")).build(), Some(&self.origin));
         }
     }
 }
 
 impl Sent {
-    pub(super) fn tell(&self, tell: Tell<'_>) {
+    pub(super) fn tell(&self, manner: Manner, tell: Tell<'_>) {
         let line = &self.line;
         let pairs: Vec<(Cow<'_, str>, Pair<'_>)> =
-            line.kv.iter().map(|(key, value)| (escape::text(key), Pair::of(value))).collect();
+            line.kv.iter().map(|(key, value)| (manner.safe(key), Pair::of(value, manner))).collect();
         let pairs: Vec<(&str, kv::Value<'_>)> =
             pairs.iter().map(|(key, value)| (&**key, value.known())).collect();
-        let target = escape::text(&line.target);
-        let [module, file] = [&line.module, &line.file].map(|text| text.as_deref().map(escape::text));
-        let text = escape::text(&line.message);
+        let kvs = pairs.as_slice();
+        let target = manner.safe(&line.target);
+        let [module, file] =
+            [&line.module, &line.file].map(|text| text.as_deref().map(|text| manner.safe(text)));
+        let text = manner.safe(&line.message);
         let mut builder = log::Record::builder();
-        builder.level(line.level).target(&target).line(line.line).key_values(&pairs);
+        builder.level(line.level).target(&target).line(line.line).key_values(&kvs);
         builder.module_path(module.as_deref()).file(file.as_deref());
         tell(&builder.args(format_args!("{text}")).build(), Some(&self.origin));
     }
@@ -147,12 +177,12 @@ enum Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    fn of(value: &'a Value) -> Self {
+    fn of(value: &'a Value, manner: Manner) -> Self {
         let number = || value.as_u64().map(Pair::Natural).or(value.as_i64().map(Pair::Integer));
         let simple = value.as_bool().map(Pair::Truth).or_else(number).or(value.as_f64().map(Pair::Real));
         simple.unwrap_or_else(|| match value {
-            Value::String(text) => Pair::Text(escape::text(text)),
-            other => Pair::Text(Cow::Owned(escape::text(&other.to_string()).into_owned())),
+            Value::String(text) => Pair::Text(manner.safe(text)),
+            other => Pair::Text(Cow::Owned(manner.safe(&other.to_string()).into_owned())),
         })
     }
 

@@ -3,14 +3,46 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::sys::write::write_waiting;
+use super::file::LogFile;
+use crate::sys::write::{is_writable, write_waiting};
 
 /// What a pipe takes in one piece (`PIPE_BUF`): workers and others write to the same stderr, and must not
 /// land in the middle of a line.
 const PIECE: usize = 4096;
 
-/// Writes whole lines; an error says how many of them are lost.
-pub(super) fn write(lines: &[u8]) -> Result<(), Lost> {
+/// One of two.
+pub(super) enum Sink {
+    Stderr,
+    File(Box<LogFile>),
+}
+
+impl Sink {
+    /// Writes whole lines; an error says how many of them are lost.
+    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Lost> {
+        match self {
+            Sink::Stderr => write_to_stderr(lines),
+            Sink::File(file) => file.write(lines),
+        }
+    }
+
+    /// What the file has to say, which may not be able to say it itself.
+    pub(super) fn news(&mut self) -> Vec<String> {
+        match self {
+            Sink::Stderr => Vec::new(),
+            Sink::File(file) => file.news(),
+        }
+    }
+
+    /// For whoever has moved the file.
+    pub(super) fn reopen(&mut self) {
+        match self {
+            Sink::Stderr => {}
+            Sink::File(file) => file.reopen(),
+        }
+    }
+}
+
+fn write_to_stderr(lines: &[u8]) -> Result<(), Lost> {
     let stderr = io::stderr();
     let mut rest = lines;
     while !rest.is_empty() {
@@ -27,6 +59,15 @@ pub(super) fn write(lines: &[u8]) -> Result<(), Lost> {
     Ok(())
 }
 
+/// A word to whoever reads stderr at this moment; nobody waits for one who does not.
+pub(super) fn tell_stderr(line: &[u8]) {
+    let stderr = io::stderr();
+    if is_writable(stderr.as_fd()) {
+        // What cannot be said there can be said nowhere.
+        let _ = write_waiting(stderr.as_fd(), &line[..line.len().min(PIECE)]);
+    }
+}
+
 /// Lines that could not be written.
 #[derive(Debug)]
 pub(super) struct Lost {
@@ -41,7 +82,7 @@ fn piece(lines: &[u8]) -> usize {
     whole.or_else(first).unwrap_or(lines.len())
 }
 
-fn count(lines: &[u8]) -> u64 {
+pub(super) fn count(lines: &[u8]) -> u64 {
     lines.split_inclusive(|&byte| byte == b'\n').count() as u64
 }
 

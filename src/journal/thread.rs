@@ -1,11 +1,14 @@
 //! The log thread: takes from the queue, formats or hands on, writes in batches, and says what was dropped.
 
+use std::mem;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use super::file::{LogFile, LogPlace};
 use super::gauge::Gauge;
 use super::record::named;
-use super::{Item, Origin, Place, Record, sink};
+use super::sink::{self, Sink};
+use super::{Item, Origin, Place, Record};
 
 /// Written at once when so much is formatted, and whenever nothing more waits.
 const BATCH: usize = 64 << 10;
@@ -17,7 +20,8 @@ pub(crate) type Formatter = Box<dyn FnMut(&log::Record<'_>, Option<&Origin>, &mu
 
 /// Runs as long as the process.
 pub(super) fn run(items: &Receiver<Item>, gauge: &Gauge) {
-    let mut scribe = Scribe { gauge, formatter: None, batch: Vec::new(), told: 0, said: None };
+    let mut scribe =
+        Scribe { gauge, formatter: None, batch: Vec::new(), sink: Sink::Stderr, told: 0, said: None };
     while let Some(item) = scribe.wait(items) {
         scribe.take(item);
         while let Ok(item) = items.try_recv() {
@@ -32,6 +36,7 @@ struct Scribe<'a> {
     /// Ours, where the logger of the process is ours.
     formatter: Option<Formatter>,
     batch: Vec<u8>,
+    sink: Sink,
     /// Dropped lines that the log has told of.
     told: u64,
     /// When it last did.
@@ -54,10 +59,16 @@ impl Scribe<'_> {
     fn take(&mut self, item: Item) {
         match &item {
             Item::Record(record) => record.tell(&mut |record, worker| self.hand_on(record, worker)),
-            Item::Sent(sent) => sent.tell(&mut |record, worker| self.hand_on(record, worker)),
-            Item::Output(output) => output.tell(&mut |record, worker| self.hand_on(record, worker)),
+            Item::Sent(sent) => {
+                sent.tell(super::manner(), &mut |record, worker| self.hand_on(record, worker));
+            }
+            Item::Output(output) => {
+                output.tell(super::manner(), &mut |record, worker| self.hand_on(record, worker));
+            }
             #[cfg(feature = "logger")]
             Item::Line(line) => self.batch.extend_from_slice(line),
+            Item::Use(place) => return self.write_to(place.as_deref()),
+            Item::Reopen => return self.reopen(),
             Item::Wake => return self.gauge.woken(),
             Item::Flush(done) => return self.flush(done),
             #[cfg(feature = "logger")]
@@ -89,10 +100,11 @@ impl Scribe<'_> {
     }
 
     fn write(&mut self) {
-        if let Err(lost) = sink::write(&self.batch) {
+        if let Err(lost) = self.sink.write(&self.batch) {
             self.gauge.drop_lines(lost.lines);
         }
         self.batch.clear();
+        self.tell_news();
         if self.telling_due() == Some(Duration::ZERO) {
             self.tell_dropped();
         }
@@ -110,13 +122,47 @@ impl Scribe<'_> {
         let dropped = self.gauge.dropped();
         let message =
             format!("log lines dropped: {}; the log did not take them in time", dropped - self.told);
-        let place = Place { module: module_path!(), file: file!(), line: line!() };
-        let record = Record::own(log::Level::Warn, "proteus_cluster", place, message);
-        record.tell(&mut |record, worker| self.hand_on(record, worker));
-        if sink::write(&self.batch).is_ok() {
+        self.say(log::Level::Warn, message);
+        if self.sink.write(&self.batch).is_ok() {
             self.told = dropped;
         }
         self.batch.clear();
+        self.tell_news();
+    }
+
+    /// What lines were there before goes where they went before.
+    fn write_to(&mut self, place: Option<&LogPlace>) {
+        self.write();
+        self.sink = match place {
+            Some(place) => Sink::File(Box::new(LogFile::new(place.clone()))),
+            None => Sink::Stderr,
+        };
+        self.tell_news();
+    }
+
+    fn reopen(&mut self) {
+        self.write();
+        self.sink.reopen();
+        self.tell_news();
+        if matches!(self.sink, Sink::File(_)) {
+            self.say(log::Level::Info, "the log file was opened anew".to_owned());
+        }
+    }
+
+    fn say(&mut self, level: log::Level, message: String) {
+        let place = Place { module: module_path!(), file: file!(), line: line!() };
+        let record = Record::own(level, "proteus_cluster", place, message);
+        record.tell(&mut |record, worker| self.hand_on(record, worker));
+    }
+
+    /// A trouble with the file is told where somebody may see it at once: on stderr.
+    fn tell_news(&mut self) {
+        for message in self.sink.news() {
+            let lines = mem::take(&mut self.batch);
+            self.say(log::Level::Warn, message);
+            sink::tell_stderr(&self.batch);
+            self.batch = lines;
+        }
     }
 
     fn flush(&mut self, done: &Sender<()>) {

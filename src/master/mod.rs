@@ -198,7 +198,6 @@ impl Master {
                     self.events.push_back(Event::Ordered { order, ticket: None });
                 }
                 Response::LookForExits => self.look_for_exits(),
-                Response::NotYet(what) => journal::warn!("{name}: {what} is not available yet; ignored"),
                 Response::Ignore => journal::debug!("{name}: ignored"),
             }
         }

@@ -44,6 +44,7 @@ impl Master {
                 self.launcher.forget(generation);
                 self.listeners.forget(generation);
             }
+            Action::ReopenLogs => journal::reopen(),
             Action::Reply { ticket, reply } => self.reply(ticket, &reply),
             Action::Report(notice) => self.report(&notice),
             Action::Finish(ending) => return Some(ending),
@@ -84,7 +85,7 @@ impl Master {
             port,
         };
         let child = self.launcher.spawn(&mut self.spawner, &newcomer)?;
-        let origin = Origin::new(worker.0, child.pid);
+        let origin = Origin::new(worker.0, slot, child.pid);
         let capture = pipes.map(|pipes| pipes.capture(Arc::clone(&origin)));
         let bell = Bell { registry: Arc::clone(&self.registry), token: Source::Channel(worker).token() };
         let info = WorkerInfo::new(worker.0, slot, child.pid, generation.0);

@@ -18,8 +18,6 @@ pub(crate) enum Response {
     Order(Order),
     /// Children may have exited. Only on kernels without pidfds, or for a container's first process.
     LookForExits,
-    /// Caught so that it neither kills nor stops the master.
-    NotYet(&'static str),
     /// Stay alive when the terminal goes.
     Ignore,
 }
@@ -69,8 +67,8 @@ pub(crate) const SIGNALS: &[Row] = &[
     Row {
         signal: libc::SIGUSR1,
         name: "SIGUSR1",
-        response: Response::NotYet("reopening log files"),
-        meaning: "caught and named in the log; neither kills nor stops the master",
+        response: Response::Order(Order::ReopenLogs),
+        meaning: "the log file is opened anew, for logrotate",
     },
     Row {
         signal: libc::SIGTTIN,

@@ -100,6 +100,7 @@ impl Foundation {
         let supervisor = Supervisor::new(policy(&config));
         let rows = listeners.addresses().map(|(name, address)| ListenerStatus::new(name, address)).collect();
         let first = Status::of(supervisor.status(Moment::default()), rows);
+        configure_log(&config)?;
         let (sender, commands) = channel();
         let (waker, peers, audience) = (Arc::new(waker), Arc::new(Peers::new()), Arc::<Audience>::default());
         let worker_timeout = config.api.as_ref().map_or(DEFAULT_WORKER_TIMEOUT, |api| api.worker_timeout);
@@ -184,6 +185,23 @@ impl Foundation {
         drop(memory);
         drop(self.log);
         ending
+    }
+}
+
+/// Last, when nothing else can fail any more: who may not start must not touch the file of one who has.
+#[cfg(feature = "logger")]
+fn configure_log(config: &Config) -> Result<()> {
+    crate::logger::configure(config.log_file.clone(), config.log_format)
+}
+
+#[cfg(not(feature = "logger"))]
+fn configure_log(config: &Config) -> Result<()> {
+    use crate::config::LogFormat;
+    match (&config.log_file, config.log_format) {
+        (None, LogFormat::Text) => Ok(()),
+        (Some(_), _) | (_, LogFormat::Json) => {
+            Err(Error::setting("settings `logFile` and `logFormat` take the feature `logger` of this crate"))
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Action {
     CloseSlot { slot: usize },
     /// Let go of what this generation alone has, the program that it runs above all: nobody is started with it any more.
     ForgetGeneration { generation: Generation },
+    /// Open the log file anew.
+    ReopenLogs,
     /// Answer somebody who gave an order.
     Reply { ticket: Ticket, reply: Reply },
     /// Put it in the log.

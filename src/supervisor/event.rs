@@ -54,6 +54,7 @@ pub(crate) enum Order {
     Scale(Scale),
     /// Replace this one worker.
     Recycle(WorkerId),
+    ReopenLogs,
 }
 
 /// How many workers are wanted from now on.
@@ -72,6 +73,7 @@ impl fmt::Display for Order {
             Order::ForceShutdown => "force shutdown",
             Order::Scale(_) => "scale",
             Order::Recycle(_) => "restart of one worker",
+            Order::ReopenLogs => "reopen",
         })
     }
 }

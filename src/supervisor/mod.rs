@@ -201,6 +201,7 @@ impl Supervisor {
             Event::Ordered { order: Order::Scale(scale), ticket } => self.order_scale(scale, ticket),
             Event::Ordered { order: Order::Recycle(worker), ticket } => self.order_recycle(worker, ticket),
             Event::QueueSeenEmpty { slot } => self.queue_seen_empty(slot),
+            Event::Ordered { order: Order::ReopenLogs, ticket } => self.order_reopen(ticket),
             Event::TimePassed => {
                 self.end_trial();
                 self.find_hung();
@@ -246,6 +247,15 @@ impl Supervisor {
     }
 
     /// An order that comes too late: counted, logged, and told to whoever gave it.
+    /// As long as there is a log.
+    fn order_reopen(&mut self, ticket: Option<Ticket>) {
+        if self.stage == Stage::Ended {
+            return self.refuse(Order::ReopenLogs, ticket);
+        }
+        self.act(Action::ReopenLogs);
+        self.reply(ticket, Reply::Accepted);
+    }
+
     fn refuse(&mut self, order: Order, ticket: Option<Ticket>) {
         self.refused += 1;
         self.report(Notice::OrderRefused { order });

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{check, retry};
+use super::retry;
 
 /// Writes what the descriptor takes, at least a byte, and waits for that however the descriptor is set.
 pub(crate) fn write_waiting(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
@@ -17,9 +17,17 @@ pub(crate) fn write_waiting(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usiz
     }
 }
 
+/// Whether it takes a piece (of `PIPE_BUF` bytes, if it is a pipe) at this moment.
+pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
+    poll_writable(fd, 0).is_ok_and(|ready| ready == 1)
+}
+
 fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    poll_writable(fd, -1).map(drop)
+}
+
+fn poll_writable(fd: BorrowedFd<'_>, milliseconds: libc::c_int) -> io::Result<libc::c_int> {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: one entry, valid for the whole call.
-    let polled = retry(|| unsafe { libc::poll(&raw mut poll, 1, -1) });
-    check(polled?).map(drop)
+    retry(|| unsafe { libc::poll(&raw mut poll, 1, milliseconds) })
 }

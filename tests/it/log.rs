@@ -1,6 +1,7 @@
 //! The log: nobody waits for whoever reads it.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -305,4 +306,174 @@ fn a_flood_of_records_delays_nobody_and_is_counted() {
     assert!(proc::resident(master.pid()) < 64 << 20, "{} bytes", proc::resident(master.pid()));
     master.stop(&scene);
     drop(reader);
+}
+
+/// Settings of a worker that says a line now and then, and a log file in the test's folder.
+fn ticking(file: Value) -> Value {
+    let script = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.01; done";
+    let mut settings = shell_workers(1, script);
+    settings["output"] = "log".into();
+    settings["logFile"] = file;
+    settings
+}
+
+/// What a file holds by now.
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn dropped(master: &Master) -> u64 {
+    master.status()["dropped"]["logLines"].as_u64().expect("a count")
+}
+
+#[test]
+fn a_log_file_is_reopened_by_signal_and_by_order() {
+    let scene = Scene::new("reopen");
+    let (path, old) = (scene.path("app.log"), scene.path("app.old"));
+    let master = Master::run(&scene, &ticking(json!(path)));
+    let by_signal = || master.signal(libc::SIGUSR1);
+    let by_order = || assert_eq!(master.ask("/reopen").body, "OK");
+    let orders: [&dyn Fn(); 2] = [&by_signal, &by_order];
+    for order in orders {
+        wait_until("lines", || read(&path).contains(": tick "));
+        std::fs::rename(&path, &old).expect("moved");
+        let before = read(&old).len();
+        wait_until("lines where the file went", || read(&old).len() > before);
+        assert!(!path.exists());
+        order();
+        wait_until("lines in a new file", || read(&path).contains(": tick "));
+    }
+    assert_eq!(dropped(&master), 0);
+    let text = read(&path);
+    assert!(!text.contains('\u{1b}'), "no colours in a file");
+    assert!(!master.has_logged("tick"), "nothing of it on stderr");
+    master.stop(&scene);
+}
+
+#[test]
+fn a_full_log_file_makes_way_and_the_oldest_goes() {
+    let scene = Scene::new("rotation");
+    let folder = scene.path("logs");
+    std::fs::create_dir(&folder).expect("a folder");
+    let path = folder.join("app.log");
+    let settings = ticking(json!({ "path": path, "maxSize": 1000, "keep": 2 }));
+    let master = Master::run(&scene, &settings);
+    let number = |line: &str| line.rsplit_once("tick ").and_then(|(_, number)| number.parse::<u64>().ok());
+    wait_until("many files' worth", || read(&path).lines().filter_map(number).next_back() > Some(100));
+    master.stop(&scene);
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["app.log", "app.log.1", "app.log.2"]);
+    let texts = ["app.log.2", "app.log.1", "app.log"].map(|name| read(&folder.join(name)));
+    assert!(texts.iter().all(|text| (1..=1000).contains(&text.len()) && text.ends_with('\n')), "{texts:#?}");
+    let numbers: Vec<u64> = texts.concat().lines().filter_map(number).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "no line is lost or torn: {numbers:?}");
+}
+
+#[test]
+fn a_date_in_the_name_makes_new_files() {
+    let scene = Scene::new("dated");
+    let folder = scene.path("logs");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join("app.2001-02-03-04-05-06.log"), "old").expect("a file");
+    std::fs::write(folder.join("app.log"), "a stranger").expect("a file");
+    let settings = ticking(json!({ "path": folder.join("app.%F-%H-%M-%S.log"), "keep": 1 }));
+    let master = Master::run(&scene, &settings);
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(&folder).expect("the folder").flatten();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    };
+    let first = eventually("a file of this second", || {
+        names().into_iter().find(|name| name.starts_with("app.2") && !name.starts_with("app.2001"))
+    });
+    wait_until("the next one, and the one after", || {
+        let names = names();
+        names.len() == 3 && !names.contains(&first) && names.contains(&"app.log".to_owned())
+    });
+    assert_eq!(dropped(&master), 0);
+    master.stop(&scene);
+}
+
+#[test]
+fn a_missing_folder_is_said_once_and_recovered_from() {
+    let scene = Scene::new("no-folder");
+    let folder = scene.path("logs");
+    let path = folder.join("app.log");
+    let master = Master::run(&scene, &ticking(json!(path)));
+    let trouble = format!("cannot open log file {}: no such file or directory", path.display());
+    master.wait_log(&trouble);
+    wait_until("drops", || dropped(&master) > 20);
+    assert_eq!(master.log_text().matches(&trouble).count(), 1, "{}", master.log_text());
+    std::fs::create_dir(&folder).expect("the folder");
+    wait_until("lines again", || read(&path).contains(": tick "));
+    wait_until("the word on what was dropped", || {
+        read(&path).lines().map(told).sum::<u64>() == dropped(&master)
+    });
+    std::fs::remove_dir_all(&folder).expect("removed");
+    wait_until("trouble again", || master.log_text().matches(&trouble).count() == 2);
+    std::fs::create_dir(&folder).expect("the folder");
+    wait_until("lines again", || read(&path).contains(": tick "));
+    master.stop(&scene);
+}
+
+#[test]
+fn a_full_disk_is_said_once_and_its_drops_are_counted_exactly() {
+    let scene = Scene::new("full-disk");
+    let mut settings = shell_workers(1, "for i in 1 2 3 4 5 6 7; do echo $i; done; exec sleep 1000");
+    settings["output"] = "log".into();
+    settings["logFile"] = "/dev/full".into();
+    let mut command = Master::command(&scene, &settings);
+    command.env("RUST_LOG", "off,worker=info,proteus_cluster=warn");
+    let master = Master::start(&scene, command);
+    master.wait_one_ready();
+    wait_until("seven drops", || dropped(&master) == 7);
+    let trouble = "cannot write log file /dev/full: no space left on device; its lines are dropped";
+    master.wait_log(trouble);
+    master.ask("/reopen");
+    wait_until("nothing else", || settled_drops(&master) == 7);
+    assert_eq!(master.log_lines().len(), 1, "{}", master.log_text());
+    master.stop(&scene);
+}
+
+#[test]
+fn json_lines() {
+    let scene = Scene::new("json");
+    let path = scene.path("app.json");
+    let mut settings = logging("all-kinds");
+    settings["logFile"] = json!(path);
+    settings["logFormat"] = "json".into();
+    let master = Master::run(&scene, &settings);
+    let pid = master.wait_one_ready();
+    master.stop(&scene);
+    let lines: Vec<Value> =
+        read(&path).lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect();
+    let find = |message: &str| lines.iter().find(|line| line["message"] == message).expect(message);
+    let line = find("an error\n[forged] \u{1b}[31m");
+    assert_eq!((&line["level"], &line["target"]), (&json!("ERROR"), &json!("it::roles::logs")));
+    assert_eq!((&line["worker"], &line["slot"], &line["pid"]), (&json!(1), &json!(0), &json!(pid)));
+    assert!(line["file"].as_str().is_some_and(|file| file.ends_with("roles/logs.rs")), "{line}");
+    assert!(line["line"].is_u64() && line["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{line}");
+    let line = find("with key-values");
+    assert_eq!(line["kv"], json!({ "n": -3, "who": "a\nb", "ok": true }));
+    assert_eq!(find("running 1 test")["target"], "worker::stdout");
+    assert!(lines.iter().any(|line| line["target"] == "proteus_cluster" && line.get("worker").is_none()));
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let scene = Scene::new("colours");
+    let config = scene
+        .write("c.json", r#"{ "worker": 1, "exec": "sh", "args": ["-c", "exit 7"], "maxForkCount": 0 }"#);
+    for (style, coloured) in [("auto", false), ("always", true), ("never", false)] {
+        let mut command = Command::new(crate::harness::proteus());
+        command.args(["run", "--config"]).arg(&config).env(proc::TAG, &scene.tag);
+        let output = command.env("RUST_LOG_STYLE", style).output().expect("it runs");
+        assert_eq!(output.stderr.contains(&0x1b), coloured, "{style}");
+    }
 }

@@ -39,6 +39,7 @@ impl Books {
             }
             Action::CloseSlot { slot } => self.close_slot(*slot),
             Action::ForgetGeneration { generation } => self.forget(*generation),
+            Action::ReopenLogs => self.reopened(),
             Action::Reply { ticket, reply } => self.answer(*ticket, reply),
             Action::Report(notice) => self.reported(notice),
             Action::Finish(ending) => self.finish(ending),
@@ -244,6 +245,12 @@ impl Books {
         self.trial_lost(Scene::AbortedByTimeout);
     }
 
+    fn reopened(&mut self) -> Check {
+        promise!(self.turn.asked == Asked::Reopen, "the log file is opened anew, and nobody asked for it");
+        self.turn.asked = Asked::Nothing;
+        Ok(())
+    }
+
     /// A shutdown begins by refusing newcomers.
     pub(super) fn close_listeners(&mut self) -> Check {
         promise!(self.course == Course::Running, "the listeners are closed twice");
@@ -431,6 +438,7 @@ fn is_only_said(action: &Action) -> bool {
         | Action::LookAtQueue { .. }
         | Action::CloseSlot { .. }
         | Action::ForgetGeneration { .. }
+        | Action::ReopenLogs
         | Action::Reply { reply: Reply::Accepted | Reply::Unknown | Reply::Ended(_), .. }
         | Action::Finish(_) => false,
     }

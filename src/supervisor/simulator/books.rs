@@ -162,6 +162,7 @@ pub(super) struct Turn {
 pub(super) enum Asked {
     #[default]
     Nothing,
+    Reopen,
     Shutdown,
     Force,
 }

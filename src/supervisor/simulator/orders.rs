@@ -15,12 +15,13 @@ impl Books {
             Order::Restart | Order::Shutdown(_) | Order::Scale(_) if running => Answer::Accepted,
             Order::Recycle(worker) if running && self.entry(worker).is_some() => Answer::Accepted,
             Order::Recycle(_) if running => Answer::Unknown,
-            Order::ForceShutdown if !ended => Answer::Accepted,
+            Order::ForceShutdown | Order::ReopenLogs if !ended => Answer::Accepted,
             Order::Restart
             | Order::Shutdown(_)
             | Order::ForceShutdown
             | Order::Scale(_)
-            | Order::Recycle(_) => Answer::Refused,
+            | Order::Recycle(_)
+            | Order::ReopenLogs => Answer::Refused,
         };
         match order {
             Order::Scale(scale) if running => self.scaled(scale),
@@ -29,7 +30,8 @@ impl Books {
             | Order::Shutdown(_)
             | Order::ForceShutdown
             | Order::Scale(_)
-            | Order::Recycle(_) => {}
+            | Order::Recycle(_)
+            | Order::ReopenLogs => {}
         }
         if ended {
             self.story.tell(Scene::OrderAfterTheEnd);
@@ -42,7 +44,8 @@ impl Books {
         }
         self.turn.asked = match order {
             Order::Restart | Order::Scale(_) | Order::Recycle(_) => Asked::Nothing,
-            Order::Shutdown(_) | Order::ForceShutdown if ended => Asked::Nothing,
+            Order::Shutdown(_) | Order::ForceShutdown | Order::ReopenLogs if ended => Asked::Nothing,
+            Order::ReopenLogs => Asked::Reopen,
             Order::Shutdown(_) | Order::ForceShutdown if self.forces(order) => Asked::Force,
             Order::Shutdown(_) | Order::ForceShutdown => Asked::Shutdown,
         };
@@ -124,9 +127,14 @@ impl Books {
     /// A force order, or a second signal; two within 300 ms are one.
     pub(super) fn forces(&mut self, order: Order) -> bool {
         match (order, self.signalled) {
-            (Order::Restart | Order::Scale(_) | Order::Recycle(_) | Order::Shutdown(Origin::Request), _) => {
-                false
-            }
+            (
+                Order::Restart
+                | Order::Scale(_)
+                | Order::Recycle(_)
+                | Order::ReopenLogs
+                | Order::Shutdown(Origin::Request),
+                _,
+            ) => false,
             (Order::ForceShutdown, _) => {
                 self.story.tell(Scene::ForcedByOrder);
                 true

@@ -377,6 +377,7 @@ impl World {
             | Action::Steer { .. }
             | Action::CloseSlot { .. }
             | Action::ForgetGeneration { .. }
+            | Action::ReopenLogs
             | Action::Reply { .. }
             | Action::Report(_)
             | Action::Finish(_) => {}
@@ -461,6 +462,7 @@ impl World {
             Order::ForceShutdown,
             Order::Scale(Scale::OneMore),
             Order::Recycle(WorkerId(1)),
+            Order::ReopenLogs,
         ]);
         self.order(order)
     }

@@ -106,6 +106,7 @@ impl Cluster {
                 | Action::Steer { .. }
                 | Action::LookAtQueue { .. }
                 | Action::CloseSlot { .. }
+                | Action::ReopenLogs
                 | Action::Reply { .. }
                 | Action::Finish(_) => orders.push(spelled(&action)),
             }
@@ -161,6 +162,10 @@ impl Cluster {
 
     pub(super) fn scale_to(&mut self, workers: usize) -> Vec<String> {
         self.scale(Scale::To(Headcount::new(workers).expect("in range")))
+    }
+
+    pub(super) fn reopen(&mut self, ticket: u64) -> Vec<String> {
+        self.tell(Event::Ordered { order: Order::ReopenLogs, ticket: Some(Ticket(ticket)) })
     }
 
     pub(super) fn signal(&mut self) -> Vec<String> {
@@ -236,6 +241,7 @@ fn spelled(action: &Action) -> String {
         Action::LookAtQueue { slot } => format!("look at {slot}"),
         Action::CloseSlot { slot } => format!("close slot {slot}"),
         Action::ForgetGeneration { generation } => format!("forget {generation}"),
+        Action::ReopenLogs => "reopen".to_owned(),
         Action::Reply { ticket, reply } => match reply {
             Reply::Accepted => format!("{ticket} accepted"),
             Reply::Unknown => format!("{ticket} unknown"),

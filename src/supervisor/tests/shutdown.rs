@@ -164,3 +164,13 @@ fn a_worker_that_was_being_killed_is_not_told() {
     assert_eq!(cluster.signal(), ["close"]);
     assert_eq!(cluster.exits(1), ["finish Graceful"]);
 }
+
+#[test]
+fn logs_are_reopened_at_any_time_until_the_end() {
+    let mut cluster = Cluster::of(1);
+    assert_eq!(cluster.reopen(1), ["reopen", "1 accepted"]);
+    cluster.signal();
+    assert_eq!(cluster.reopen(2), ["reopen", "2 accepted"]);
+    cluster.exits(1);
+    assert_eq!(cluster.reopen(3), ["3 refused"]);
+}
