@@ -76,6 +76,7 @@
 //!   and an invariant in `supervisor/simulator`
 //! - a rule by which a worker is recycled: a variant of `Wear` in `supervisor/recycle.rs`, and the event that brings
 //!   its fact
+//! - a line of the log from the master's own code: `journal::info!` and its like, which never wait for a logger
 //! - a line of the channel: a variant in `message.rs`; one that Node speaks: in `node.rs`
 //! - a system call: `sys/`
 

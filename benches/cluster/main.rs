@@ -4,6 +4,7 @@
 
 mod crash;
 mod idle;
+mod log;
 mod messages;
 mod node;
 mod process;
@@ -35,7 +36,7 @@ fn main() {
 }
 
 /// Each by the word that asks for it alone.
-const MEASUREMENTS: [(&str, fn()); 9] = [
+const MEASUREMENTS: [(&str, fn()); 10] = [
     ("crash", crash::replacement),
     ("heap", crash::beside_a_heap),
     ("requests", requests::per_second),
@@ -43,6 +44,7 @@ const MEASUREMENTS: [(&str, fn()); 9] = [
     ("latency", restart::latency),
     ("messages", messages::one_way),
     ("ping-pong", messages::there_and_back),
+    ("log", log::lines_per_second),
     ("idle", idle::master),
     ("node", node::cluster),
 ];

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use proteus_cluster::{Cluster, Config, Ready, Worker};
 
+use crate::log;
 use crate::messages;
-use crate::stage::{REPORT, ROLE};
+use crate::stage::{LOG, REPORT, ROLE};
 
 /// Plays the role that the environment names, if any.
 pub(crate) fn play() -> bool {
@@ -22,6 +23,8 @@ pub(crate) fn play() -> bool {
         ("prefork", _) => prefork(),
         (what @ ("one-way" | "ping-pong"), _) => messages::play(what),
         ("echo", _) => messages::echo(),
+        ("logs", _) => logs(),
+        ("logs-bare", _) => logs_bare(),
         ("master", heap) => master(heap.parse().expect("MiB")),
         _ => panic!("unknown role {role}"),
     }
@@ -57,6 +60,29 @@ fn boots() {
     let worker = Worker::from_env().expect("a worker").expect("started by whoever holds its channel");
     worker.ready().expect("told");
     worker.wait_for_disconnect();
+}
+
+/// A worker that logs.
+fn logs() {
+    proteus_cluster::logger::init();
+    let worker = Worker::from_env().expect("a worker").expect("started by a master");
+    worker.ready().expect("told the master");
+    report();
+    log::write();
+    report();
+    worker.wait_for_disconnect();
+}
+
+/// A process that writes its log by itself.
+fn logs_bare() {
+    let path = std::env::var(LOG).expect("a path");
+    let file = std::fs::File::create(path).expect("a file");
+    let target = env_logger::Target::Pipe(Box::new(file));
+    env_logger::Builder::new().filter_level(::log::LevelFilter::Info).target(target).init();
+    report();
+    log::write();
+    report();
+    std::thread::park();
 }
 
 /// The bare way: a listener shared by inheritance, and a blocking accept.

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// Names the role of a process of this benchmark.
 pub(crate) const ROLE: &str = "PROTEUS_BENCH_ROLE";
+/// Names the file that a process logs to by itself.
+pub(crate) const LOG: &str = "PROTEUS_BENCH_LOG";
 /// Names the socket for reports.
 pub(crate) const REPORT: &str = "PROTEUS_BENCH_REPORT";
 
@@ -49,6 +51,17 @@ impl Stage {
 
     /// `proteus run` with workers in a role.
     pub(crate) fn cluster(&self, role: &str, workers: usize, more: &Value) -> Running {
+        self.cluster_that_logs("off", role, workers, more)
+    }
+
+    /// The same with `RUST_LOG`.
+    pub(crate) fn cluster_that_logs(
+        &self,
+        rust_log: &str,
+        role: &str,
+        workers: usize,
+        more: &Value,
+    ) -> Running {
         let mut settings = json!({
             "worker": workers,
             "exec": std::env::current_exe().expect("this program"),
@@ -60,7 +73,7 @@ impl Stage {
         let file = self.path("proteus.json");
         std::fs::write(&file, settings.to_string()).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_proteus"));
-        command.arg("run").arg("--config").arg(file).env("RUST_LOG", "off").stdin(Stdio::null());
+        command.arg("run").arg("--config").arg(file).env("RUST_LOG", rust_log).stdin(Stdio::null());
         Running(command.spawn().expect("the master starts"))
     }
 }

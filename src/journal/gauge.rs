@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Bytes that may wait, overhead included: some tens of thousands of lines.
-const ROOM: usize = 8 << 20;
+const ROOM: usize = 16 << 20;
 /// Of these, what one worker may take: a flood by one of them leaves room for the others.
-const SHARE: usize = 4 << 20;
+const SHARE: usize = 8 << 20;
 /// Beyond them, for the master itself: it must be heard whatever the workers do.
 const RESERVE: usize = 1 << 20;
 

@@ -182,6 +182,9 @@ pub(crate) fn write(level: log::Level, target: &'static str, place: Place, messa
 
 /// A record that a worker has sent.
 pub(crate) fn sent(origin: &Arc<Origin>, line: LogLine) {
+    if line.level > log::max_level() {
+        return;
+    }
     if put(Item::Sent(Box::new(Sent { origin: Arc::clone(origin), line }))).is_err() {
         GAUGE.drop_lines(1);
     }
@@ -198,7 +201,7 @@ pub(crate) fn lost_by_worker(lines: u64) {
 
 /// Captured lines of a worker. They come from a cluster that runs, and so the thread does.
 pub(crate) fn output(origin: &Arc<Origin>, stream: Stream, lines: Lines) {
-    if lines.is_empty() {
+    if lines.is_empty() || stream.level() > log::max_level() {
         return;
     }
     let count = lines.count();

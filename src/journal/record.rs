@@ -77,6 +77,10 @@ impl Stream {
             Stream::Stderr => ("worker::stderr", log::Level::Warn),
         }
     }
+
+    pub(super) fn level(self) -> log::Level {
+        self.kind().1
+    }
 }
 
 /// How lines are written.

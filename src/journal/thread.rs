@@ -1,6 +1,7 @@
 //! The log thread: takes from the queue, formats or hands on, writes in batches, and says what was dropped.
 
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -87,10 +88,17 @@ impl Scribe<'_> {
     fn hand_on(&mut self, record: &log::Record<'_>, worker: Option<&Origin>) {
         match (&mut self.formatter, worker) {
             (Some(formatter), worker) => formatter(record, worker, &mut self.batch),
-            (None, None) => log::logger().log(record),
-            (None, Some(worker)) => named(record, worker, |record| log::logger().log(record)),
+            (None, None) => self.hand_over(record),
+            (None, Some(worker)) => named(record, worker, |record| self.hand_over(record)),
         }
         self.write_when_full();
+    }
+
+    /// A logger that panics loses the line, and not the thread.
+    fn hand_over(&self, record: &log::Record<'_>) {
+        if catch_unwind(AssertUnwindSafe(|| log::logger().log(record))).is_err() {
+            self.gauge.drop_lines(1);
+        }
     }
 
     fn write_when_full(&mut self) {

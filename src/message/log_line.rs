@@ -11,6 +11,9 @@ use super::Garbage;
 /// A longer message is cut: it is a line of the log, and not a file.
 pub(crate) const LONGEST_MESSAGE: usize = 64 << 10;
 
+/// The same for a target, a module and a file.
+const LONGEST_NAME: usize = 1 << 10;
+
 /// A record of a worker's log. In other languages only `message` is needed.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LogLine {
@@ -47,8 +50,15 @@ impl LogLine {
         let wire: Wire =
             serde_json::from_slice(line).map_err(|error| Garbage(format!("PROTEUS_LOG: {error}")))?;
         let Wire { level, target, mut message, module, file, line, kv } = wire;
-        cut(&mut message);
-        let target = target.filter(|target| !target.is_empty()).unwrap_or_else(|| "worker".to_owned());
+        cut(&mut message, LONGEST_MESSAGE);
+        let mut target = target.filter(|target| !target.is_empty()).unwrap_or_else(|| "worker".to_owned());
+        let [mut module, mut file] = [module, file];
+        for name in [Some(&mut target), module.as_mut(), file.as_mut()].into_iter().flatten() {
+            cut(name, LONGEST_NAME);
+        }
+        let is_long =
+            kv.iter().map(|(key, value)| key.len() + size_of(value)).sum::<usize>() > LONGEST_MESSAGE;
+        let kv = if is_long { [("kv".to_owned(), "too long".into())].into_iter().collect() } else { kv };
         Ok(LogLine { level: level_of(level.as_deref())?, target, message, module, file, line, kv })
     }
 
@@ -101,11 +111,11 @@ fn level_of(name: Option<&str>) -> Result<log::Level, Garbage> {
     level.ok_or_else(|| Garbage(format!("PROTEUS_LOG: unknown level {name:?}")))
 }
 
-fn cut(message: &mut String) {
-    if message.len() > LONGEST_MESSAGE {
-        let end = (0..=LONGEST_MESSAGE).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-        message.truncate(end);
-        message.push('…');
+fn cut(text: &mut String, longest: usize) {
+    if text.len() > longest {
+        let end = (0..=longest).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
     }
 }
 
@@ -254,6 +264,9 @@ mod tests {
         let message = parse(&json!({ "message": long })).unwrap().message;
         assert_eq!(message.len(), LONGEST_MESSAGE + "…".len());
         assert!(message.ends_with("é…"));
+        let parsed = parse(&json!({ "message": "m", "target": long, "kv": { "long": long } })).unwrap();
+        assert_eq!(parsed.target.len(), LONGEST_NAME + "…".len());
+        assert_eq!(Value::Object(parsed.kv), json!({ "kv": "too long" }));
     }
 
     #[test]
