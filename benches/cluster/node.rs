@@ -1,4 +1,5 @@
-//! The same Node worker under this master and under Node's own `cluster` module, requests a second and memory.
+//! The same Node worker under this master, under Node's own `cluster` module and, where it is there, under the npm
+//! module whose page this crate reimagines: requests a second and memory.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -26,11 +27,33 @@ require('http').createServer(function (request, response) {
 }).listen(+process.env.PORT, '127.0.0.1');
 ";
 
-const MASTER: &str = "
+const CLUSTER_MASTER: &str = "
 var cluster = require('cluster');
 cluster.setupMaster({ exec: __dirname + '/worker.js' });
 for (var i = 0; i < +process.env.WORKERS; i++) cluster.fork();
 ";
+
+/// The npm module's master; `args` must be an array, or old Nodes lose the workers' environment.
+const MODULE_MASTER: &str = "
+require(process.env.MODULE)({ worker: +process.env.WORKERS, exec: __dirname + '/worker.js', args: [] });
+";
+
+/// Who starts the same worker.
+#[derive(Clone, Debug)]
+enum Master {
+    Cluster,
+    /// The npm module, in this folder with what it depends on.
+    Module(PathBuf),
+}
+
+impl Master {
+    fn name(&self) -> &'static str {
+        match self {
+            Master::Cluster => "its cluster",
+            Master::Module(_) => "the module",
+        }
+    }
+}
 
 /// Whether each request has a connection of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,15 +63,21 @@ enum Connections {
 }
 
 /// Node as it is installed, and the old one that the page's module was made for, where `scripts/peers` has put it.
+/// `PROTEUS_BENCH_MODULE` names the folder of the module itself; it restarts crashed workers on Node 8 and older only.
 pub(crate) fn cluster() {
+    let module = std::env::var_os("PROTEUS_BENCH_MODULE").map(|folder| Master::Module(folder.into()));
+    if module.is_none() {
+        println!("PROTEUS_BENCH_MODULE is not set: the npm module is skipped");
+    }
+    let masters: Vec<Master> = std::iter::once(Master::Cluster).chain(module).collect();
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/node8/node_modules/.bin/node");
     for node in [PathBuf::from("node"), old] {
         let Some(version) = version(&node) else {
             println!("{} is not here: skipped", node.display());
             continue;
         };
-        for workers in [2, 4] {
-            pair(&node, &version, workers);
+        for (master, workers) in masters.iter().flat_map(|master| [(master, 2), (master, 4)]) {
+            pair(&node, &version, master, workers);
         }
     }
 }
@@ -58,8 +87,9 @@ fn version(node: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn pair(node: &Path, version: &str, workers: usize) {
-    let (ours, theirs) = (Server::ours(node, workers), Server::theirs(node, workers));
+fn pair(node: &Path, version: &str, master: &Master, workers: usize) {
+    let (ours, theirs) = (Server::ours(node, workers), Server::theirs(node, master, workers));
+    let against = master.name();
     for (kind, words) in [(Connections::New, "new connections"), (Connections::Kept, "keep-alive")] {
         let (mut rates, mut their_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..ROUNDS {
@@ -76,7 +106,7 @@ fn pair(node: &Path, version: &str, workers: usize) {
             ratios.push(rate / their_rate);
         }
         let (rate, their_rate, ratio) = (median(&mut rates), median(&mut their_rates), median(&mut ratios));
-        let what = format!("Node {version}, {workers} workers, {words}: requests a second");
+        let what = format!("Node {version}, {against}, {workers} workers, {words}: requests/s");
         println!("{what:<58} {rate:>12.0} {their_rate:>12.0} {ratio:>7.3}  > 1");
     }
     let memory = |server: &Server| {
@@ -84,7 +114,7 @@ fn pair(node: &Path, version: &str, workers: usize) {
     };
     let (kib, their_kib) = (memory(&ours), memory(&theirs));
     let ratio = f64::from(kib) / f64::from(their_kib);
-    let what = format!("Node {version}, {workers} workers: private KiB of the master");
+    let what = format!("Node {version}, {against}, {workers} workers: private KiB of the master");
     println!("{what:<58} {kib:>12} {their_kib:>12} {ratio:>7.3}  < 1");
 }
 
@@ -112,12 +142,19 @@ impl Server {
         Server::started(stage, at, &mut command)
     }
 
-    fn theirs(node: &Path, workers: usize) -> Self {
+    fn theirs(node: &Path, master: &Master, workers: usize) -> Self {
         let (stage, at) = (Stage::new("node-cluster"), free_address());
         std::fs::write(stage.path("worker.js"), WORKER).expect("a file");
-        std::fs::write(stage.path("master.js"), MASTER).expect("a file");
         let mut command = Command::new(node);
         command.arg(stage.path("master.js"));
+        let script = match master {
+            Master::Cluster => CLUSTER_MASTER,
+            Master::Module(folder) => {
+                command.env("MODULE", folder).stdout(Stdio::null());
+                MODULE_MASTER
+            }
+        };
+        std::fs::write(stage.path("master.js"), script).expect("a file");
         command.env("PORT", at.port().to_string()).env("WORKERS", workers.to_string());
         Server::started(stage, at, &mut command)
     }
