@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::master::{role_settings, shell_settings, shell_workers};
+use crate::harness::master::{role_command, role_settings, shell_settings, shell_workers};
 use crate::harness::{Master, Scene, eventually, proc, wait_until};
 
 /// A worker that makes the master log without end: not one of its lines is JSON.
@@ -476,4 +476,28 @@ fn colours_are_for_terminals() {
         let output = command.env("RUST_LOG_STYLE", style).output().expect("it runs");
         assert_eq!(output.stderr.contains(&0x1b), coloured, "{style}");
     }
+}
+
+#[test]
+fn a_logger_of_the_hosts_own_gets_it_all_and_may_stand_still() {
+    let scene = Scene::new("host-logger");
+    let master = Master::start(&scene, role_command("logs:host"));
+    master.wait_ready(2);
+    let log = scene.path("host.log");
+    wait_until("both workers' lines", || {
+        let text = read(&log);
+        [1, 2].iter().all(|id| {
+            let end = format!("): from worker {id}");
+            text.lines().any(|line| {
+                line.starts_with(&format!("WARN inside worker {id} (pid ")) && line.ends_with(&end)
+            })
+        })
+    });
+    scene.write("stop", "");
+    master.signal(libc::SIGUSR2);
+    master.wait_status("a restart beside a logger that stands still", |status| {
+        status["restart"]["state"] == "completed"
+    });
+    master.stop(&scene);
+    assert!(!scene.path("never.log").exists());
 }

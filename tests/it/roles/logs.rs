@@ -1,10 +1,16 @@
 //! Workers that log.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
-use proteus_cluster::{Worker, logger};
+use proteus_cluster::{Api, Cluster, LogFile, Worker, logger};
 
 pub(super) fn play(what: &str) -> i32 {
+    if what == "host" {
+        return host();
+    }
     logger::init();
     log::info!("before it is a worker");
     let worker = Worker::from_env().expect("a worker").expect("started by a master");
@@ -62,4 +68,46 @@ fn flood(worker: &Worker) -> i32 {
         std::thread::park_timeout(Duration::from_millis(1));
     }
     0
+}
+
+/// A program with a logger of its own in both roles, which stands still once there is a file `stop`.
+struct HostLogger;
+
+impl log::Log for HostLogger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        while Path::new("stop").exists() {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        let line = format!("{} {} {}\n", record.level(), record.target(), record.args());
+        let file = OpenOptions::new().append(true).create(true).open("host.log");
+        drop(file.and_then(|mut file| file.write_all(line.as_bytes())));
+    }
+
+    fn flush(&self) {}
+}
+
+fn host() -> i32 {
+    let worker = Worker::from_env().expect("a clear role");
+    if let Some(worker) = worker {
+        // Ours, since the worker has none yet.
+        logger::init();
+        log::warn!(target: "inside", "from worker {}", worker.id());
+        worker.ready().expect("told the master");
+        worker.wait_for_disconnect();
+        return 0;
+    }
+    log::set_logger(&HostLogger).expect("the first logger");
+    log::set_max_level(log::LevelFilter::Info);
+    logger::init(); // changes nothing
+    let api = Api::new(format!("unix:{}/api.sock", super::guest::folder()));
+    let config = super::guest::config().api(api);
+    let refused = config.clone().log_file(LogFile::new("never.log")).build().expect("good settings");
+    let error = Cluster::new(refused).unwrap_err();
+    assert!(error.is_setting() && error.to_string().starts_with("setting `logFile`: takes"), "{error}");
+    let cluster = Cluster::new(config.build().expect("good settings")).expect("a cluster");
+    i32::from(cluster.run().expect("a cluster").code())
 }
