@@ -66,6 +66,12 @@ const COMMANDS: &[Command] = &[
         run: |parser| orders::SCALE.carry_out(parser),
     },
     Command {
+        name: orders::REOPEN.name,
+        summary: "open the log file of a running cluster anew",
+        help: || help::errand(&orders::REOPEN),
+        run: |parser| orders::REOPEN.carry_out(parser),
+    },
+    Command {
         name: orders::SEND.name,
         summary: "send a message to every worker",
         help: || help::errand(&orders::SEND),

@@ -61,6 +61,14 @@ pub(super) static SCALE: Errand = Errand {
     },
 };
 
+pub(super) static REOPEN: Errand = Errand {
+    name: "reopen",
+    word: None,
+    flags: &[],
+    about: "Opens the log file anew, for whoever has moved it away.",
+    run: |words| order(words, "/reopen", ""),
+};
+
 pub(super) static SEND: Errand = Errand {
     name: "send",
     word: Some("JSON"),

@@ -57,30 +57,32 @@ impl Scribe<'_> {
         }
     }
 
+    /// Orders are obeyed; all else are words for the log.
     fn take(&mut self, item: Item) {
-        match &item {
-            Item::Record(record) => record.tell(&mut |record, worker| self.hand_on(record, worker)),
-            Item::Sent(sent) => {
-                sent.tell(super::manner(), &mut |record, worker| self.hand_on(record, worker));
-            }
-            Item::Output(output) => {
-                output.tell(super::manner(), &mut |record, worker| self.hand_on(record, worker));
-            }
+        match item {
+            Item::Use(place) => self.write_to(place.as_deref()),
+            Item::Reopen => self.reopen(),
+            Item::Wake => self.gauge.woken(),
+            Item::Flush(done) => self.flush(&done),
+            #[cfg(feature = "logger")]
+            Item::Format(formatter) => self.formatter = Some(formatter),
+            words => self.tell(&words),
+        }
+    }
+
+    fn tell(&mut self, words: &Item) {
+        let mut hand_on = |record: &log::Record<'_>, worker: Option<&Origin>| self.hand_on(record, worker);
+        match words {
+            Item::Record(record) => record.tell(&mut hand_on),
+            Item::Sent(sent) => sent.tell(super::manner(), &mut hand_on),
+            Item::Output(output) => output.tell(super::manner(), &mut hand_on),
             #[cfg(feature = "logger")]
             Item::Line(line) => self.batch.extend_from_slice(line),
-            Item::Use(place) => return self.write_to(place.as_deref()),
-            Item::Reopen => return self.reopen(),
-            Item::Wake => return self.gauge.woken(),
-            Item::Flush(done) => return self.flush(done),
             #[cfg(feature = "logger")]
-            Item::Format(_) => {}
+            Item::Format(_) => return,
+            Item::Use(_) | Item::Reopen | Item::Wake | Item::Flush(_) => return,
         }
-        #[cfg(feature = "logger")]
-        if let Item::Format(formatter) = item {
-            self.formatter = Some(formatter);
-            return;
-        }
-        self.gauge.release(item.cost(), item.share());
+        self.gauge.release(words.cost(), words.share());
         self.write_when_full();
     }
 

@@ -120,6 +120,7 @@ fn cut(text: &mut String, longest: usize) {
 }
 
 /// A record as the worker's logger writes it, without a copy in between.
+#[cfg(feature = "logger")]
 pub(crate) fn encode(record: &log::Record<'_>) -> Vec<u8> {
     let mut line = Vec::with_capacity(256);
     let pairs = record.key_values();

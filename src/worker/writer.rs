@@ -15,6 +15,7 @@ use crate::sys::ancillary;
 /// What may gather; a sender who finds so much waits, so that the channel being full is felt by those who send.
 const BATCH: usize = 256 << 10;
 /// What may gather with lines of the log, which never wait: past it they are dropped.
+#[cfg(feature = "logger")]
 const LOG_BATCH: usize = 4 << 20;
 /// A line that follows a write so closely is part of a burst. It takes less than an answer could, so that a
 /// conversation is never mistaken for one.

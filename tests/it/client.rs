@@ -232,6 +232,19 @@ fn messages_go_to_the_workers_and_replies_come_back() {
 }
 
 #[test]
+fn the_log_file_is_opened_anew() {
+    let scene = Scene::new("client-reopen");
+    let mut settings = idle_settings();
+    settings["logFile"] = json!({ "path": scene.path("master.log") });
+    let master = Master::run(&scene, &settings);
+    master.wait_one_ready();
+    std::fs::rename(scene.path("master.log"), scene.path("master.log.1")).expect("the log file");
+    assert_eq!(run(&scene, &["reopen", "-c", "proteus.json"]), (0, "OK\n".into(), String::new()));
+    wait_until("there is a new one", || scene.path("master.log").exists());
+    master.stop(&scene);
+}
+
+#[test]
 fn over_tcp_with_a_token_from_the_file_or_the_environment() {
     let scene = Scene::new("client-tcp");
     let address = scene.address(8111);
