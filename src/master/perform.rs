@@ -217,6 +217,8 @@ enum Signals {
 fn api_commands(api: &ListenAddress, header: &str) -> String {
     let curl = match api {
         ListenAddress::Unix(path) => format!("curl{header} --unix-socket {} localhost", path.display()),
+        // Every address of the machine is no address to type.
+        ListenAddress::Tcp(at) if at.ip().is_unspecified() => format!("curl{header} localhost:{}", at.port()),
         ListenAddress::Tcp(_) | ListenAddress::Udp(_) => format!("curl{header} {api}"),
     };
     format!("{curl}/status, {curl}/restart, {curl}/shutdown")
@@ -228,5 +230,24 @@ fn warn_unless_gone(worker: WorkerId, sent: std::io::Result<()>) {
         // It has exited; the reap is on its way.
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
         Err(error) => journal::warn!("worker {worker}: signal: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_type_can_be_typed() {
+        let table = [
+            ("127.0.0.1:8111", "curl 127.0.0.1:8111/status"),
+            ("0.0.0.0:8111", "curl localhost:8111/status"),
+            ("[::]:8111", "curl localhost:8111/status"),
+            ("unix:/run/api.sock", "curl --unix-socket /run/api.sock localhost/status"),
+        ];
+        for (address, command) in table {
+            let commands = api_commands(&address.parse().unwrap(), "");
+            assert!(commands.starts_with(command), "{commands}");
+        }
     }
 }
