@@ -135,7 +135,6 @@ impl Master {
                 return Ok(ending);
             }
             self.wait(&mut ready)?;
-            self.gathered = self.now();
             self.gather(&ready);
         }
     }
@@ -170,7 +169,11 @@ impl Master {
                 ready.clear();
                 Ok(())
             }
-            polled => polled,
+            polled => {
+                // An interrupted look has seen nothing.
+                self.gathered = self.now();
+                polled
+            }
         }
     }
 

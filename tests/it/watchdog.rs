@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::load::{Connections, Load};
+use crate::harness::load::{Client, Connections};
 use crate::harness::master::{role_settings, rows, shell_workers};
 use crate::harness::{Master, Scene, proc, sys, wait_until};
 
@@ -41,9 +41,9 @@ fn a_worker_whose_loop_stands_still_is_aborted_and_replaced_while_the_rest_serve
     wait_until("stopped", || proc::state(master.pid()) == Some('T'));
     std::thread::park_timeout(std::time::Duration::from_millis(700));
     master.signal(libc::SIGCONT);
-    let load = Load::begin(&master.address("http"), Connections::New, 1);
-    wait_until("watched on", || master.try_status().is_some());
-    load.end().assert_lossless();
+    let mut client = Client::new(&master.address("http"), Connections::New);
+    (0..20).for_each(|_| client.request());
+    client.ledger.assert_lossless();
     assert_eq!(master.wait_ready(2), second);
     master.stop(&scene);
 }
