@@ -232,8 +232,8 @@ impl Builder {
     ///
     /// A worker says that it is alive by [`Worker::alive`](crate::Worker::alive) or by `sd_notify` (`WATCHDOG=1`),
     /// best twice as often as this. Say it from the loop that serves: a thread of its own would go on saying so
-    /// when nobody serves any more. A hung worker gets SIGABRT, so that a stack or a core is had, SIGKILL 5 s
-    /// later, and counts as a crash.
+    /// when nobody serves any more. [`Worker::incoming`](crate::Worker::incoming) says it while it waits. A hung
+    /// worker gets SIGABRT, so that a stack or a core is had, SIGKILL 5 s later, and counts as a crash.
     pub fn watchdog(self, time: Duration) -> Self {
         self.give("watchdog", &Given::Time(time))
     }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use super::lock;
 use super::waiters::Waiters;
@@ -70,6 +71,14 @@ impl Disconnect {
         }
     }
 
+    /// Waits for so long at most; whether it was told.
+    pub(super) fn wait_for(&self, time: Duration) -> bool {
+        let running = |phase: &mut Phase| matches!(phase, Phase::Running(_));
+        let waited = self.told.wait_timeout_while(lock(&self.phase), time, running);
+        let (phase, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        matches!(*phase, Phase::Told)
+    }
+
     pub(super) fn add_hook(&self, hook: Hook) {
         match &mut *lock(&self.phase) {
             Phase::Running(hooks) => return hooks.push(hook),
@@ -116,7 +125,6 @@ mod tests {
     use crate::sys::accept::readable;
     use std::io::Read;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     const SOON: Duration = Duration::from_secs(10);
 

@@ -186,6 +186,8 @@ impl<L: Accept> Iterator for Incoming<'_, L> {
 
     fn next(&mut self) -> Option<L::Stream> {
         self.open_this_thread();
+        let _idle = self.worker.0.disconnect.waiters().idle();
+        self.worker.beat();
         loop {
             match self.turn() {
                 Turn::Accepted(stream) => return Some(stream.into()),

@@ -310,7 +310,9 @@ impl Worker {
     /// sent. Without a master there is nobody to tell, and nothing happens.
     ///
     /// Call it from the loop that serves. A thread or a timer of its own would go on saying so when nobody serves
-    /// any more, and the hung worker would stay.
+    /// any more, and the hung worker would stay. [`Worker::incoming`] is such a loop and says it by itself, at each
+    /// connection and while a thread waits for one: work on one connection that takes longer than the watchdog must
+    /// say it too.
     pub fn alive(&self) {
         if !self.0.pulse.is_due(Instant::now()) {
             return;
@@ -366,6 +368,9 @@ impl Worker {
     /// Workers share the load fairly, whether or not the listener is in non-blocking mode, and its mode is
     /// never changed. Streams are in blocking mode and close-on-exec. Several threads may each have an iterator
     /// over one listener. Set a read timeout on each stream: a client that says nothing holds its thread.
+    ///
+    /// With the setting `watchdog` it says [`alive`](Worker::alive) at each connection and while a thread waits
+    /// for one.
     ///
     /// # Implementation notes
     ///

@@ -1,10 +1,10 @@
 //! How often the heartbeat is worth a line: a loop that says it at each turn must not flood its channel.
 
 use std::env;
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
-use super::lock;
+use super::{Worker, lock, spawn_quiet};
 
 /// Heartbeats that are sent while the master would wait for one.
 const BEATS: u32 = 4;
@@ -14,6 +14,8 @@ const BEATS: u32 = 4;
 pub(super) struct Pulse {
     every: Duration,
     last: Mutex<Option<Instant>>,
+    /// The thread that beats while `incoming` waits.
+    idle: Once,
 }
 
 impl Pulse {
@@ -24,7 +26,12 @@ impl Pulse {
     }
 
     fn new(watchdog: Duration) -> Self {
-        Pulse { every: watchdog / BEATS, last: Mutex::new(None) }
+        Pulse { every: watchdog / BEATS, last: Mutex::new(None), idle: Once::new() }
+    }
+
+    /// Whether the master listens for it.
+    fn is_wanted(&self) -> bool {
+        !self.every.is_zero()
     }
 
     /// Whether it is time for another one, which the caller then sends.
@@ -35,6 +42,31 @@ impl Pulse {
             *last = Some(now);
         }
         due
+    }
+}
+
+impl Worker {
+    /// The heartbeat of `incoming`, which is the loop that serves: at each turn, and while a thread waits there
+    /// for its next connection. A thread that hangs with a connection in hand is in neither.
+    pub(super) fn beat(&self) {
+        if !self.0.pulse.is_wanted() {
+            return;
+        }
+        self.alive();
+        self.0.pulse.idle.call_once(|| {
+            let worker = self.clone();
+            if let Err(error) = spawn_quiet("proteus-pulse", move || worker.beat_while_idle()) {
+                log::warn!("no thread for the heartbeat of an idle worker: {error}");
+            }
+        });
+    }
+
+    fn beat_while_idle(&self) {
+        while !self.0.disconnect.wait_for(self.0.pulse.every) {
+            if self.0.disconnect.waiters().is_anybody_idle() {
+                self.alive();
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! closes, a chaser thread sends the signal to whoever sits, and again every millisecond, since a signal that
 //! lands just before the call is lost. The seat's lock keeps a signal from reaching a thread that has left.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -19,6 +19,8 @@ const CHASE_EVERY: Duration = Duration::from_millis(1);
 #[derive(Default)]
 pub(super) struct Waiters {
     closing: AtomicBool,
+    /// Threads that are between two connections, however they wait.
+    idle: AtomicUsize,
     seats: Mutex<Seats>,
 }
 
@@ -41,7 +43,26 @@ pub(super) struct Booking {
 /// While this lives its thread is interrupted once the door closes.
 pub(super) struct Seated<'a>(&'a Booking);
 
+/// A thread that waits for its next connection.
+pub(super) struct Idle(Arc<Waiters>);
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        self.0.idle.fetch_sub(1, SeqCst);
+    }
+}
+
 impl Waiters {
+    /// Counts the calling thread as one that waits for a connection, for as long as the result lives.
+    pub(super) fn idle(self: &Arc<Self>) -> Idle {
+        self.idle.fetch_add(1, SeqCst);
+        Idle(Arc::clone(self))
+    }
+
+    pub(super) fn is_anybody_idle(&self) -> bool {
+        self.idle.load(SeqCst) > 0
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(SeqCst)
     }

@@ -1,5 +1,8 @@
 //! Hung workers are found, ended with a core, and replaced; nobody else is.
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 
 use crate::harness::load::{Client, Connections};
@@ -56,6 +59,23 @@ fn a_stopped_process_is_hung_as_well() {
     sys::kill(stopped, libc::SIGSTOP);
     assert_eq!(wait_hung(&master, 1)["signal"], libc::SIGABRT);
     assert!(!master.wait_ready(2).contains(&stopped));
+    master.stop(&scene);
+}
+
+/// `incoming` says so while it waits, and falls silent with a connection in hand.
+#[test]
+fn an_idle_loop_over_incoming_is_alive_and_one_that_hangs_within_it_is_not() {
+    let scene = Scene::new("hung-incoming");
+    let master = Master::run(&scene, &settings("service"));
+    let first = master.wait_ready(2);
+    master.wait_status("five times the watchdog's time", |status| {
+        rows(status).iter().all(|row| row["uptimeMs"].as_u64().is_some_and(|age| age > 2000))
+    });
+    assert_eq!(master.status()["forks"]["crashes"], 0, "{}", master.log_text());
+    let mut client = TcpStream::connect(master.address("http")).expect("connected");
+    client.write_all(b"GET /slow HTTP/1.1\r\n\r\n").expect("sent");
+    assert_eq!(wait_hung(&master, 1)["signal"], libc::SIGABRT);
+    assert_eq!(first.intersection(&master.wait_ready(2)).count(), 1, "the idle one stays");
     master.stop(&scene);
 }
 
