@@ -12,7 +12,7 @@ use crate::message::{Framer, Line};
 use crate::sys::ancillary;
 
 /// What is read from one channel in one turn of the loop, so that a flood starves nobody.
-const TURN: usize = 256 * 1024;
+const TURN: usize = 64 * 1024;
 
 /// The reading side of the channel to one worker; the writing side is its [`Outbox`](super::outbox::Outbox).
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::supervisor::{Event, Moment, WorkerId};
 const LAST_TURNS: usize = 4;
 
 /// Lines that are taken from one channel in one turn: short ones cost more than their bytes.
-const LINES: usize = 4096;
+const LINES: usize = 512;
 
 /// What is done with a message for which the listeners have no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
