@@ -125,6 +125,7 @@ impl<'a, L: Accept> Incoming<'a, L> {
 
     fn accepted(&mut self, stream: OwnedFd) -> Turn {
         self.shortage.delay = FIRST_DELAY;
+        self.worker.0.disconnect.waiters().note_accepted();
         Turn::Accepted(stream)
     }
 

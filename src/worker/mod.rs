@@ -317,6 +317,10 @@ impl Worker {
         if !self.0.pulse.is_due(Instant::now()) {
             return;
         }
+        self.say_alive();
+    }
+
+    fn say_alive(&self) {
         if let Err(error) = self.tell(&FromWorker::Alive) {
             log::debug!("alive: {error}");
         }

@@ -34,6 +34,11 @@ impl Pulse {
         !self.every.is_zero()
     }
 
+    /// One is sent anyway.
+    fn note(&self, now: Instant) {
+        *lock(&self.last) = Some(now);
+    }
+
     /// Whether it is time for another one, which the caller then sends.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let mut last = lock(&self.last);
@@ -63,8 +68,10 @@ impl Worker {
 
     fn beat_while_idle(&self) {
         while !self.0.disconnect.wait_for(self.0.pulse.every) {
-            if self.0.disconnect.waiters().is_anybody_idle() {
-                self.alive();
+            // Not held back as in `alive`: work gets the whole of the watchdog's time from its accept on.
+            if self.0.disconnect.waiters().has_served() {
+                self.0.pulse.note(Instant::now());
+                self.say_alive();
             }
         }
     }

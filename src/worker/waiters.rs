@@ -21,6 +21,8 @@ pub(super) struct Waiters {
     closing: AtomicBool,
     /// Threads that are between two connections, however they wait.
     idle: AtomicUsize,
+    /// Whether a connection was accepted since the last heartbeat of ours.
+    accepted: AtomicBool,
     seats: Mutex<Seats>,
 }
 
@@ -59,8 +61,14 @@ impl Waiters {
         Idle(Arc::clone(self))
     }
 
-    pub(super) fn is_anybody_idle(&self) -> bool {
-        self.idle.load(SeqCst) > 0
+    pub(super) fn note_accepted(&self) {
+        self.accepted.store(true, SeqCst);
+    }
+
+    /// Whether a thread waits for a connection now, or has been given one since the last time this was asked.
+    pub(super) fn has_served(&self) -> bool {
+        let accepted = self.accepted.swap(false, SeqCst);
+        accepted || self.idle.load(SeqCst) > 0
     }
 
     pub(super) fn is_closing(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Hung workers are found, ended with a core, and replaced; nobody else is.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
@@ -76,6 +76,25 @@ fn an_idle_loop_over_incoming_is_alive_and_one_that_hangs_within_it_is_not() {
     client.write_all(b"GET /slow HTTP/1.1\r\n\r\n").expect("sent");
     assert_eq!(wait_hung(&master, 1)["signal"], libc::SIGABRT);
     assert_eq!(first.intersection(&master.wait_ready(2)).count(), 1, "the idle one stays");
+    master.stop(&scene);
+}
+
+/// The watchdog's time counts from the accept, however long before it the last heartbeat was.
+#[test]
+fn work_on_one_connection_may_take_nearly_the_whole_of_the_time() {
+    let scene = Scene::new("hung-nearly");
+    let mut settings = settings("service");
+    settings["watchdog"] = json!(1200);
+    let master = Master::run(&scene, &settings);
+    let first = master.wait_ready(2);
+    for request in 0..6 {
+        let mut client = TcpStream::connect(master.address("http")).expect("connected");
+        client.write_all(b"GET /slow HTTP/1.1\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("answered");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{request}: {answer}: {}", master.log_text());
+    }
+    assert_eq!((master.wait_ready(2), &master.status()["forks"]["crashes"]), (first, &json!(0)));
     master.stop(&scene);
 }
 
