@@ -12,7 +12,6 @@ pub(crate) mod routes;
 mod verdict;
 mod waiters;
 
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, channel};
@@ -26,6 +25,7 @@ use crate::config::{ApiConfig, ListenAddress};
 use crate::error::{Error, Kind, Result};
 use crate::handle::Handle;
 use crate::journal;
+use crate::master::listener::{Sharing, bind_ip};
 use crate::master::patience::patiently;
 use crate::master::socketfile::{self, SocketFile};
 
@@ -58,20 +58,15 @@ impl Bound {
         let (token, hosts) = (config.token.clone(), config.hosts.clone());
         match &config.listen {
             ListenAddress::Tcp(at) => {
-                let listener = patiently(|| TcpListener::bind(at)).map_err(failed)?;
-                let bound = listener.local_addr().map_err(failed)?;
+                let listener =
+                    patiently(|| bind_ip(&config.listen, *at, BACKLOG, Sharing::Alone)).map_err(failed)?;
+                let bound = listener.local_addr().map_err(failed)?.as_socket().unwrap_or(*at);
                 if !bound.ip().is_loopback() && token.is_none() {
                     journal::warn!(
                         "the control API at {bound} has no token: whoever reaches that address can restart and stop this service"
                     );
                 }
-                Ok(Bound {
-                    listener: listener.into(),
-                    address: ListenAddress::Tcp(bound),
-                    file: None,
-                    token,
-                    hosts,
-                })
+                Ok(Bound { listener, address: ListenAddress::Tcp(bound), file: None, token, hosts })
             }
             ListenAddress::Unix(path) => {
                 let bind = || socketfile::bind(path, Some(SOCKET_MODE), BACKLOG);

@@ -173,12 +173,12 @@ pub(super) fn shutting_down() -> Error {
 
 /// Whether other sockets may be bound to the same address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sharing {
+pub(crate) enum Sharing {
     Alone,
     ReusePort,
 }
 
-pub(super) fn bind_ip(
+pub(crate) fn bind_ip(
     kind: &ListenAddress,
     at: SocketAddr,
     backlog: u32,
@@ -202,6 +202,9 @@ pub(super) fn bind_ip_with(
     let socket = Socket::new(Domain::for_address(at), style, Some(protocol))?;
     if !is_udp {
         socket.set_reuse_address(true)?; // a restarted master must not wait for old connections to time out
+        // Inherited by what is accepted: not every server sets it, and those that take the socket for another kind
+        // cannot; each answer would wait for the client's delayed acknowledgement.
+        socket.set_tcp_nodelay(true)?;
     }
     prepare(&socket)?;
     socket.bind(&at.into())?;

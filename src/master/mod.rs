@@ -8,7 +8,7 @@ mod ask;
 mod capture;
 mod channel;
 mod hear;
-mod listener;
+pub(crate) mod listener;
 mod node;
 mod notify;
 mod on_demand;

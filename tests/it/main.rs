@@ -25,6 +25,7 @@ mod matrix;
 mod meanwhile;
 mod messages;
 mod node;
+mod nodelay;
 mod notify;
 mod on_demand;
 mod orders;

@@ -32,6 +32,7 @@ fn play() {
         "foreign" => foreign(),
         "page" => sockets::page(),
         "sockets" => sockets::all_kinds(),
+        "nodelay" => sockets::nodelay(),
         "late" => sockets::late(),
         "asks" => sockets::asks(),
         "activate" => sockets::activate(),

@@ -94,20 +94,28 @@ pub(crate) fn limit_descriptors(pid: u32, soft: u64) {
 
 /// Makes a listening socket of a process that we started useless: its accept fails from now on.
 pub(crate) fn shut_down_socket(pid: u32, number: u32) -> std::io::Result<()> {
+    let socket = descriptor_of(pid, number)?;
+    // SAFETY: takes integers, and the descriptor is ours.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+    Ok(())
+}
+
+/// A copy of what another process has open at this number.
+pub(crate) fn descriptor_of(pid: u32, number: u32) -> std::io::Result<OwnedFd> {
     // SAFETY: takes integers; the kernel makes a new descriptor, or says -1.
-    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let process = RawFd::try_from(process).expect("a small number");
+    let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: the same.
-    let socket = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, number, 0) };
-    let failure = std::io::Error::last_os_error();
-    let socket = RawFd::try_from(socket).expect("a small number");
-    // SAFETY: takes integers; -1 is no descriptor, and both are ours.
-    unsafe {
-        libc::close(process);
-        libc::shutdown(socket, libc::SHUT_RDWR);
-        libc::close(socket);
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
+}
+
+/// What a system call has just made.
+fn owned(outcome: libc::c_long) -> std::io::Result<OwnedFd> {
+    if outcome < 0 {
+        return Err(std::io::Error::last_os_error());
     }
-    if socket < 0 { Err(failure) } else { Ok(()) }
+    let number = RawFd::try_from(outcome).expect("a small number");
+    // SAFETY: the kernel has just given us this descriptor, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// The calling thread no longer has a parent-death signal; a process has that of its main thread.

@@ -1,5 +1,6 @@
 //! Workers that serve what they were given, and a parent that hands sockets to a master.
 
+use std::io::BufReader;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -9,7 +10,7 @@ use std::thread;
 
 use proteus_cluster::Worker;
 
-use super::{converse, say, serve};
+use super::{converse, read_request, respond, say, serve};
 use crate::harness::{pause, proteus, sys};
 
 fn worker() -> Worker {
@@ -28,6 +29,26 @@ pub(super) fn page() -> i32 {
     for stream in worker.incoming(&listener) {
         drop(serve(&stream));
     }
+    0
+}
+
+/// Says of each connection that it accepts whether it has `TCP_NODELAY`, on `http` and on a listener of its own.
+pub(super) fn nodelay() -> i32 {
+    let worker = worker();
+    let given = worker.listener("http").expect("the listener");
+    let asked = worker.listen(variable("PROTEUS_TEST_ADDRESS")).expect("a shared listener");
+    worker.ready().expect("told the master");
+    let say = |listener: &TcpListener| {
+        for mut stream in worker.incoming(listener) {
+            let nodelay = stream.nodelay().expect("an option");
+            drop(read_request(&mut BufReader::new(&stream)));
+            drop(respond(&mut stream, false, &nodelay.to_string()));
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| say(&asked));
+        say(&given);
+    });
     0
 }
 
