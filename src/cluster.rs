@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::handle::Handle;
+use crate::journal;
 use crate::master::Foundation;
 use crate::supervisor::Ending;
 use crate::worker::{self, Worker};
@@ -19,7 +20,9 @@ pub enum Exit {
     Graceful,
     /// A force order. Status 1.
     Forced,
-    /// Every crash replacement that `max_fork_count` allows was made and no worker was ready. Status 3.
+    /// Every crash replacement that `max_fork_count` allows was made and no worker was ready. Status 3. The log
+    /// says so; where [`logger::init`](crate::logger::init) sends it elsewhere than to stderr, or `RUST_LOG` hides
+    /// it, or there is no logger, stderr has the line as well.
     GaveUp,
 }
 
@@ -97,7 +100,9 @@ impl Cluster {
     ///
     /// When the very first worker cannot be started for a reason that lasts.
     pub fn run(self) -> Result<Exit> {
-        match self.foundation.run()? {
+        let ending = self.foundation.run()?;
+        journal::end();
+        match ending {
             Ending::Graceful => Ok(Exit::Graceful),
             Ending::Forced => Ok(Exit::Forced),
             Ending::GaveUp => Ok(Exit::GaveUp),

@@ -1,11 +1,13 @@
 //! One logger for both roles.
 
+mod rules;
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use env_logger::{Env, Logger, Target, WriteStyle};
+use env_logger::{Logger, Target, WriteStyle};
 use log::{Log, Metadata, Record};
 
 use crate::config::LogFormat;
@@ -13,11 +15,12 @@ use crate::error::{Error, Result};
 use crate::journal::{self, Hold, LogPlace, Manner, Origin};
 use crate::sys::inherit::EarlyChannel;
 use crate::worker::{self, Shipper};
+use rules::{Rules, Word};
 
 /// The one call at the start of `main`, in the master and in the workers alike. Does nothing if the program has
 /// a logger already.
 ///
-/// `RUST_LOG` chooses what is shown; without it `info` and louder.
+/// `RUST_LOG` chooses what is shown; without it, or with an empty one, `info` and louder.
 ///
 /// In the master, and in any program that is no worker, lines are written through `env_logger`: to stderr, or to
 /// the file of the setting `logFile`; coloured on a terminal (`RUST_LOG_STYLE` and `NO_COLOR` are heard). They go
@@ -30,16 +33,17 @@ use crate::worker::{self, Shipper};
 /// a full channel does not take is dropped, and counted with the rest. The message of a panic is logged before the
 /// program's own panic hook runs.
 pub fn init() {
+    let rules = Rules::of_process(Word::Target);
     match worker::early_channel() {
-        Some(channel) => init_worker(channel),
-        None => init_master(),
+        Some(channel) => init_worker(&rules, channel),
+        None => init_with(&rules),
     }
 }
 
-fn init_worker(channel: EarlyChannel) {
-    let rules = builder().build();
-    let filter = rules.filter();
-    if log::set_boxed_logger(Box::new(Shipper::new(rules, channel))).is_ok() {
+fn init_worker(rules: &Rules, channel: EarlyChannel) {
+    let logger = builder(rules).build();
+    let filter = logger.filter();
+    if log::set_boxed_logger(Box::new(Shipper::new(logger, channel))).is_ok() {
         log::set_max_level(filter);
         Shipper::hook_panics();
     }
@@ -48,16 +52,31 @@ fn init_worker(channel: EarlyChannel) {
 /// For a program that is a master and nothing else, also where another cluster has started it.
 #[doc(hidden)]
 pub fn init_master() {
+    init_with(&Rules::of_process(Word::Slip));
+}
+
+fn init_with(rules: &Rules) {
     let Ok(hold) = journal::start() else {
         // No thread to be had: the plain way, then. A logger that is there already stays.
-        return drop(builder().try_init());
+        return drop(builder(rules).try_init());
     };
-    let logger = MasterLogger { pen: Pen::new(&Queue), _thread: hold };
+    let logger = MasterLogger { pen: Pen::new(rules, &Queue), _thread: hold };
     let filter = logger.pen.plain.filter();
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(filter);
         OURS.store(true, Relaxed);
-        journal::format_with(formatter());
+        journal::format_with(formatter(rules));
+        rules.complaints.iter().for_each(|complaint| complain(complaint));
+    }
+}
+
+/// Rules that silence warnings must not silence what is wrong with them.
+fn complain(complaint: &str) {
+    if log::log_enabled!(target: "proteus_cluster", log::Level::Warn) {
+        log::warn!(target: "proteus_cluster", "{complaint}");
+    } else {
+        // Nobody may be reading it, and then nobody is told.
+        drop(writeln!(io::stderr(), "proteus: {complaint}"));
     }
 }
 
@@ -86,8 +105,17 @@ pub(crate) fn configure(place: Option<LogPlace>, format: LogFormat) -> Result<()
     Err(Error::setting(format!("setting `{key}`: {reason}")))
 }
 
-fn builder() -> env_logger::Builder {
-    env_logger::Builder::from_env(Env::default().default_filter_or("info"))
+impl Rules {
+    /// What this process was started with.
+    fn of_process(word: Word) -> Self {
+        Rules::read(std::env::var("RUST_LOG").ok().as_deref(), word)
+    }
+}
+
+fn builder(rules: &Rules) -> env_logger::Builder {
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(&rules.text);
+    builder
 }
 
 /// Colours are for terminals, unless somebody asks for them by name.
@@ -110,8 +138,9 @@ struct Pen<W> {
 }
 
 impl<W: Write + Clone + Send + 'static> Pen<W> {
-    fn new(out: &W) -> Self {
-        let logger = |style| builder().target(Target::Pipe(Box::new(out.clone()))).write_style(style).build();
+    fn new(rules: &Rules, out: &W) -> Self {
+        let logger =
+            |style| builder(rules).target(Target::Pipe(Box::new(out.clone()))).write_style(style).build();
         Pen { styled: logger(style()), plain: logger(WriteStyle::Never), out: out.clone() }
     }
 
@@ -138,9 +167,9 @@ impl<W: Write + Clone + Send + 'static> Pen<W> {
 }
 
 /// What the log thread formats with, onto a page of its own.
-fn formatter() -> journal::Formatter {
+fn formatter(rules: &Rules) -> journal::Formatter {
     let page = Page::default();
-    let pen = Pen::new(&page);
+    let pen = Pen::new(rules, &page);
     Box::new(move |record, worker, lines| {
         pen.write(record, worker);
         lines.append(&mut page.lines());

@@ -20,13 +20,14 @@ pub(super) fn run(parser: &mut Parser) -> Result<ExitCode, Refusal> {
 }
 
 fn start(words: Words) -> Result<ExitCode, Refusal> {
+    // First: nothing is said before there is a log.
+    logger::init_master();
     #[cfg(feature = "watch")]
     let watch = match words.watched() {
         [] => None,
         paths => Some(Watch::begin(paths)?),
     };
     let config = words.config()?;
-    logger::init_master();
     let cluster = Cluster::new(config).map_err(usage)?;
     #[cfg(feature = "watch")]
     if let Some(watch) = watch {

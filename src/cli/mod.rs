@@ -94,6 +94,8 @@ const COMMANDS: &[Command] = &[
 /// Runs the command that `words` ask for.
 pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     dispatch(&mut Parser::from_args(words)).unwrap_or_else(|refusal| {
+        // What led to it comes first.
+        log::logger().flush();
         say(&refusal);
         ExitCode::from(REFUSED)
     })
@@ -146,9 +148,9 @@ fn usage(error: impl Display) -> Refusal {
     error.to_string()
 }
 
-/// To stderr; nobody may be reading it, and then nobody is told.
+/// To stderr, in one piece; nobody may be reading it, and then nobody is told.
 fn say(line: &str) {
-    drop(writeln!(io::stderr(), "proteus: {line}"));
+    drop(io::stderr().write_all(format!("proteus: {line}\n").as_bytes()));
 }
 
 /// A pipe whose reader has left (`proteus --help | head -1`) has what it wanted.

@@ -11,6 +11,7 @@ pub(crate) mod escape;
 mod file;
 mod gauge;
 mod json;
+mod last_word;
 pub(crate) mod lines;
 mod record;
 pub(crate) mod series;
@@ -79,6 +80,8 @@ enum Item {
     Reopen,
     /// Nothing but a reason to look at the count of dropped lines.
     Wake,
+    /// Why the cluster ends.
+    LastWord(Box<Record>),
     /// Says when everything before it is written.
     Flush(Sender<()>),
 }
@@ -180,6 +183,19 @@ pub(crate) fn write(level: log::Level, target: &'static str, place: Place, messa
     }
 }
 
+/// Like [`write`], for the line that says why the cluster ends: [`end`] sees to it that somebody can see it.
+pub(crate) fn write_last(level: log::Level, target: &'static str, place: Place, message: fmt::Arguments<'_>) {
+    let record = Record::own(level, target, place, message.to_string());
+    last_word::say(&record.message);
+    order(Item::LastWord(Box::new(record)));
+}
+
+/// The cluster has ended: its last word is written, on stderr if the log has not done so in its time.
+pub(crate) fn end() {
+    flush();
+    last_word::tell_stderr_if_unseen();
+}
+
 /// A record that a worker has sent.
 pub(crate) fn sent(origin: &Arc<Origin>, line: LogLine) {
     if line.level > log::max_level() {
@@ -260,7 +276,7 @@ impl Item {
                 Item::Line(line) => line.len(),
                 #[cfg(feature = "logger")]
                 Item::Format(_) => 0,
-                Item::Use(_) | Item::Reopen | Item::Wake | Item::Flush(_) => 0,
+                Item::Use(_) | Item::Reopen | Item::Wake | Item::LastWord(_) | Item::Flush(_) => 0,
             }
     }
 
@@ -273,7 +289,7 @@ impl Item {
             Item::Line(_) => 1,
             #[cfg(feature = "logger")]
             Item::Format(_) => 0,
-            Item::Use(_) | Item::Reopen | Item::Wake | Item::Flush(_) => 0,
+            Item::Use(_) | Item::Reopen | Item::Wake | Item::LastWord(_) | Item::Flush(_) => 0,
         }
     }
 
@@ -285,7 +301,7 @@ impl Item {
             Item::Record(_) => None,
             #[cfg(feature = "logger")]
             Item::Line(_) | Item::Format(_) => None,
-            Item::Use(_) | Item::Reopen | Item::Wake | Item::Flush(_) => None,
+            Item::Use(_) | Item::Reopen | Item::Wake | Item::LastWord(_) | Item::Flush(_) => None,
         }
     }
 }

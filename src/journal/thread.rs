@@ -9,7 +9,7 @@ use super::file::{LogFile, LogPlace};
 use super::gauge::Gauge;
 use super::record::named;
 use super::sink::{self, Sink};
-use super::{Item, Origin, Place, Record};
+use super::{Item, Origin, Place, Record, last_word};
 
 /// Written at once when so much is formatted, and whenever nothing more waits.
 const BATCH: usize = 64 << 10;
@@ -63,6 +63,7 @@ impl Scribe<'_> {
             Item::Use(place) => self.write_to(place.as_deref()),
             Item::Reopen => self.reopen(),
             Item::Wake => self.gauge.woken(),
+            Item::LastWord(record) => self.tell_last_word(&record),
             Item::Flush(done) => self.flush(&done),
             #[cfg(feature = "logger")]
             Item::Format(formatter) => self.formatter = Some(formatter),
@@ -80,10 +81,32 @@ impl Scribe<'_> {
             Item::Line(line) => self.batch.extend_from_slice(line),
             #[cfg(feature = "logger")]
             Item::Format(_) => return,
-            Item::Use(_) | Item::Reopen | Item::Wake | Item::Flush(_) => return,
+            Item::Use(_) | Item::Reopen | Item::Wake | Item::LastWord(_) | Item::Flush(_) => return,
         }
         self.gauge.release(words.cost(), words.share());
         self.write_when_full();
+    }
+
+    /// What the program's own logger shows is its own affair; ours must show it on stderr.
+    fn tell_last_word(&mut self, record: &Record) {
+        self.write();
+        let is_seen = if self.formatter.is_some() {
+            record.tell(&mut |record, worker| self.hand_on(record, worker));
+            let is_shown = !self.batch.is_empty();
+            is_shown && self.sink.write(&self.batch).is_ok() && matches!(self.sink, Sink::Stderr)
+        } else {
+            let mut is_shown = false;
+            record.tell(&mut |record, _| {
+                is_shown = record.level() <= log::max_level() && log::logger().enabled(record.metadata());
+                self.hand_over(record);
+            });
+            is_shown
+        };
+        self.batch.clear();
+        self.tell_news();
+        if is_seen {
+            last_word::seen();
+        }
     }
 
     /// To our own formatter, or to the logger that the program has installed.

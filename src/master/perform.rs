@@ -183,7 +183,11 @@ impl Master {
             Severity::Debug => log::Level::Debug,
         };
         let place = Place { module: module_path!(), file: file!(), line: line!() };
-        journal::write(level, "proteus_cluster", place, format_args!("{notice}{}", self.what_next(notice)));
+        let write = match notice {
+            Notice::GaveUp { .. } => journal::write_last,
+            _ => journal::write,
+        };
+        write(level, "proteus_cluster", place, format_args!("{notice}{}", self.what_next(notice)));
     }
 
     /// Where the cluster listens, and what to type next.

@@ -42,6 +42,7 @@ mod rolling;
 mod scale;
 mod sharing;
 mod signals;
+mod silenced;
 mod slots;
 mod sockets;
 mod verdicts;

@@ -5,13 +5,17 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use proteus_cluster::{Api, Cluster, LogFile, Worker, logger};
+use proteus_cluster::{Api, Cluster, Config, LogFile, Worker, logger};
 
 pub(super) fn play(what: &str) -> i32 {
-    if what == "host" {
-        return host();
+    match what {
+        "host" => return host(),
+        "gives-up-none" => return gives_up(),
+        _ => logger::init(),
     }
-    logger::init();
+    if what == "gives-up-ours" {
+        return gives_up();
+    }
     log::info!("before it is a worker");
     let worker = Worker::from_env().expect("a worker").expect("started by a master");
     match what {
@@ -27,6 +31,12 @@ pub(super) fn play(what: &str) -> i32 {
         "in-order" => in_order(&worker),
         _ => panic!("unknown: {what}"),
     }
+}
+
+/// A master whose worker dies at once.
+fn gives_up() -> i32 {
+    let config = Config::builder().workers(1).exec("false").max_fork_count(0).build().expect("settings");
+    Cluster::new(config).expect("a cluster").run().expect("it runs").code().into()
 }
 
 fn all_kinds(worker: &Worker) -> i32 {
