@@ -16,6 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::message::{Message, Outgoing};
 use crate::meter::Meter;
 use crate::peers::{Peers, WorkerInfo};
+use crate::principal::Principal;
 use crate::status::{ExitRecord, Status};
 use crate::supervisor::{Ending, Headcount, Order, Origin, Reply, Scale, Verdict, WorkerId};
 
@@ -24,6 +25,7 @@ use crate::supervisor::{Ending, Headcount, Order, Origin, Reply, Scale, Verdict,
 pub(crate) enum Command {
     Order {
         order: Order,
+        by: Principal,
         reply: Sender<Word>,
     },
     Look {
@@ -249,8 +251,8 @@ impl Handle {
     }
 
     /// Gives an order and waits for the loop's word on it.
-    pub(crate) fn order_and_hear(&self, order: Order) -> Result<Taken> {
-        match self.order(order)?.replies.recv_timeout(ANSWER) {
+    pub(crate) fn order_and_hear(&self, order: Order, by: Principal) -> Result<Taken> {
+        match self.order_by(order, by)?.replies.recv_timeout(ANSWER) {
             Ok(Word::Reply(Reply::Accepted | Reply::Ended(_)) | Word::Over(_)) => Ok(Taken::Accepted),
             Ok(Word::Reply(Reply::Refused)) => Ok(Taken::ShuttingDown),
             Ok(Word::Reply(Reply::Unknown)) => Ok(Taken::Unknown),
@@ -260,13 +262,17 @@ impl Handle {
     }
 
     /// Gives an order and waits for its end, at most `limit`.
-    pub(crate) fn order_and_wait(&self, order: Order, limit: Duration) -> Result<Heard> {
-        self.order(order)?.hear(limit)
+    pub(crate) fn order_and_wait(&self, order: Order, by: Principal, limit: Duration) -> Result<Heard> {
+        self.order_by(order, by)?.hear(limit)
     }
 
     fn order(&self, order: Order) -> Result<Restart> {
+        self.order_by(order, Principal::Program)
+    }
+
+    fn order_by(&self, order: Order, by: Principal) -> Result<Restart> {
         let (reply, replies) = channel();
-        self.send(Command::Order { order, reply })?;
+        self.send(Command::Order { order, by, reply })?;
         Ok(Restart { replies })
     }
 

@@ -98,6 +98,7 @@ mod message;
 mod meter;
 mod node;
 mod peers;
+mod principal;
 mod status;
 mod supervisor;
 mod sys;

@@ -10,8 +10,9 @@ use socket2::Socket;
 
 use super::head::{Head, Refusal};
 use super::policy::Site;
-use super::routes::Route;
+use super::routes::{PRINCIPAL, Route};
 use crate::error::Cause;
+use crate::principal::Principal;
 use crate::sys::poll::Watched;
 
 /// How long the request line and the headers may take.
@@ -28,6 +29,7 @@ const ANSWER_BUFFER: usize = 64 << 10;
 /// A caller, from the accept to the end.
 pub(super) struct Caller {
     client: Socket,
+    principal: Principal,
     since: Instant,
     stage: Stage,
 }
@@ -84,8 +86,8 @@ pub(super) enum Wish {
 const MOST_TRIES: u32 = 3;
 
 impl Caller {
-    pub(super) fn new(client: Socket, now: Instant) -> Self {
-        Caller { client, since: now, stage: Stage::Receiving { bytes: Vec::new(), head: None } }
+    pub(super) fn new(client: Socket, principal: Principal, now: Instant) -> Self {
+        Caller { client, principal, since: now, stage: Stage::Receiving { bytes: Vec::new(), head: None } }
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -207,7 +209,7 @@ impl Caller {
         }
         let Some(Admitted { head, route }) = admitted else { return Ok(()) };
         let Some(body) = head.body.read(&bytes[head.length..])? else { return Ok(()) };
-        let request = rebuilt(head, if route.kind.has_body() { &body } else { &[] });
+        let request = rebuilt(head, &self.principal, if route.kind.has_body() { &body } else { &[] });
         self.stage = Stage::Received { request, tries: 0 };
         Ok(())
     }
@@ -302,10 +304,11 @@ fn announce_end(answer: &mut Vec<u8>) -> bool {
 }
 
 /// The same request in our own words: nothing of what the caller wrote but method, path and body.
-fn rebuilt(head: &Head, body: &[u8]) -> Vec<u8> {
+fn rebuilt(head: &Head, by: &Principal, body: &[u8]) -> Vec<u8> {
     let (method, target, length) = (&head.method, &head.target, body.len());
+    let by = serde_json::to_string(by).unwrap_or_default();
     let lines = format!(
-        "{method} {target} HTTP/1.1\r\nHost: gate\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        "{method} {target} HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n{PRINCIPAL}: {by}\r\nContent-Length: {length}\r\n\r\n"
     );
     [lines.as_bytes(), body].concat()
 }

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 
 use super::backend::Backend;
 use super::caller::{Caller, Wish};
@@ -20,6 +20,8 @@ use super::waiters::Waiters;
 use crate::handle::Handle;
 use crate::journal;
 use crate::master::socketfile::SocketFile;
+use crate::principal::{Owner, Principal};
+use crate::sys::ancillary;
 use crate::sys::poll::{Watched, poll};
 
 /// How many connections are held at a time; more wait in the kernel's queue.
@@ -204,8 +206,8 @@ impl Gate {
             let Some(door) = self.door.as_ref().filter(|_| self.has_room(now)) else { return };
             self.accepts_from = None;
             let accepted = self.check_descriptors(1 + WAY_TO_SERVER).and_then(|()| door.listener.accept());
-            let client = match accepted {
-                Ok((client, _)) => client,
+            let (client, address) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if is_exhausted(&error) => {
                     journal::debug!("control API: accept: {error}");
@@ -215,21 +217,28 @@ impl Gate {
                 // That caller has gone; the next one may be there.
                 Err(_) => continue,
             };
-            if client.set_nonblocking(true).is_err() {
-                continue;
-            }
+            let named = client.set_nonblocking(true).and_then(|()| principal(&client, &address));
+            let Ok(principal) = named else { continue };
             if self.callers.len() >= CALLERS
                 && let Some(slowest) = self.slowest(now)
             {
                 let mut slowest = self.callers.swap_remove(slowest);
                 slowest.refuse(&Refusal::new(408, "the request takes too long, and others are waiting"), now);
             }
-            self.callers.push(Caller::new(client, now));
+            self.callers.push(Caller::new(client, principal, now));
             // Most requests are there already.
             self.serve_one(self.callers.len() - 1, false, now);
             self.callers.retain(|caller| !caller.is_over());
         }
     }
+}
+
+/// Who has connected.
+fn principal(client: &Socket, address: &SockAddr) -> io::Result<Principal> {
+    if let Some(address) = address.as_socket() {
+        return Ok(Principal::Tcp { address, owner: Owner::Unknown });
+    }
+    ancillary::peer(client.as_fd()).map(|peer| Principal::Unix { uid: peer.uid, pid: peer.pid })
 }
 
 fn is_exhausted(error: &io::Error) -> bool {

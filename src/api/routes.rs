@@ -10,7 +10,11 @@ use super::verdict;
 use super::waiters::Later;
 use crate::config::settings::duration;
 use crate::handle::{Handle, Taken, headcount};
+use crate::principal::Principal;
 use crate::supervisor::{Order, Origin, Scale, WorkerId};
+
+/// The header by which the gate says who asks, as JSON. Nothing that a caller wrote gets through as a header.
+pub(super) const PRINCIPAL: &str = "Principal";
 
 /// What a caller gets.
 pub(crate) type Page = Response<Cursor<Vec<u8>>>;
@@ -73,7 +77,7 @@ pub(crate) const ROUTES: &[Route] = &[
         path: "/reopen",
         kind: Kind::Order,
         parameters: &[],
-        answer: |asked| taken(asked.handle, Order::ReopenLogs).into(),
+        answer: |asked| taken(asked, Order::ReopenLogs).into(),
         meaning: "the log file is opened anew; answers `OK` at once",
     },
     Route {
@@ -89,7 +93,7 @@ pub(crate) const ROUTES: &[Route] = &[
         parameters: &[],
         answer: |asked| {
             let worker = WorkerId(asked.id.unwrap_or_default());
-            taken(asked.handle, Order::Recycle(worker)).into()
+            taken(asked, Order::Recycle(worker)).into()
         },
         meaning: "replaces this one worker; answers `OK` at once, 404 where there is none of this id",
     },
@@ -155,20 +159,27 @@ pub(super) fn answer(request: &mut Request, handle: &Handle) -> Answer {
     if let Some(name) = stranger {
         return text(400, &format!("{} takes no parameter {name:?}", route.path)).into();
     }
+    let Some(by) = principal(request) else { return text(400, "whoever asks must be named").into() };
     let mut body = Vec::new();
     match request.as_reader().take(BODY_LIMIT as u64).read_to_end(&mut body) {
-        Ok(_) => (route.answer)(&Asked { handle, id, parameters, body }),
+        Ok(_) => (route.answer)(&Asked { handle, by, id, parameters, body }),
         Err(error) => text(400, &format!("the body ends early: {error}")).into(),
     }
 }
 
+/// Who asks, in the gate's words.
+fn principal(request: &Request) -> Option<Principal> {
+    let header = request.headers().iter().find(|header| header.field.equiv(PRINCIPAL))?;
+    serde_json::from_str(header.value.as_str()).ok()
+}
+
 /// Gives an order, and waits for its end if the caller does.
 fn order(asked: &Asked, order: Order) -> Answer {
-    let Some(limit) = asked.parameters.value("wait") else { return taken(asked.handle, order).into() };
+    let Some(limit) = asked.parameters.value("wait") else { return taken(asked, order).into() };
     match duration(limit) {
         Ok(limit) => {
-            let handle = asked.handle.clone();
-            Answer::Later(Box::new(move || match handle.order_and_wait(order, limit) {
+            let (handle, by) = (asked.handle.clone(), asked.by.clone());
+            Answer::Later(Box::new(move || match handle.order_and_wait(order, by, limit) {
                 Ok(heard) => verdict::page(order, heard),
                 Err(error) => text(503, &error.to_string()),
             }))
@@ -177,8 +188,8 @@ fn order(asked: &Asked, order: Order) -> Answer {
     }
 }
 
-fn taken(handle: &Handle, order: Order) -> Page {
-    match handle.order_and_hear(order) {
+fn taken(asked: &Asked, order: Order) -> Page {
+    match asked.handle.order_and_hear(order, asked.by.clone()) {
         Ok(Taken::Accepted) => text(200, "OK"),
         Ok(Taken::Unknown) => text(404, "NOT FOUND"),
         Ok(Taken::ShuttingDown) => text(409, "SHUTTING DOWN"),
@@ -190,7 +201,7 @@ fn scale(asked: &Asked) -> Answer {
     let worker = asked.parameters.value("worker").unwrap_or_default();
     let workers = worker.parse().map_err(|_| format!("scale: worker={worker:?} is no number of workers"));
     match workers.and_then(|workers| headcount(workers).map_err(|error| error.to_string())) {
-        Ok(headcount) => taken(asked.handle, Order::Scale(Scale::To(headcount))).into(),
+        Ok(headcount) => taken(asked, Order::Scale(Scale::To(headcount))).into(),
         Err(reason) => text(400, &reason).into(),
     }
 }

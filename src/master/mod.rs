@@ -210,7 +210,8 @@ impl Master {
         self.resume_channels();
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Order { order, reply } => {
+                Command::Order { order, by, reply } => {
+                    journal::info!("{order} ordered by {by}");
                     let ticket = Ticket(self.next_ticket);
                     self.next_ticket += 1;
                     self.waiting.insert(ticket, reply);

@@ -67,14 +67,16 @@ pub(crate) enum Scale {
 
 impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Order::Restart => "restart",
-            Order::Shutdown(_) => "shutdown",
-            Order::ForceShutdown => "force shutdown",
-            Order::Scale(_) => "scale",
-            Order::Recycle(_) => "restart of one worker",
-            Order::ReopenLogs => "reopen",
-        })
+        match self {
+            Order::Restart => f.write_str("restart"),
+            Order::Shutdown(_) => f.write_str("shutdown"),
+            Order::ForceShutdown => f.write_str("force shutdown"),
+            Order::Scale(Scale::To(workers)) => write!(f, "scale to {}", workers.get()),
+            Order::Scale(Scale::OneMore) => f.write_str("scale by one more"),
+            Order::Scale(Scale::OneFewer) => f.write_str("scale by one fewer"),
+            Order::Recycle(worker) => write!(f, "restart of worker {worker}"),
+            Order::ReopenLogs => f.write_str("reopen"),
+        }
     }
 }
 

@@ -71,8 +71,21 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     Ok(Received { bytes: bytes.unsigned_abs(), fds, sender, truncated })
 }
 
-/// The process that connected, or made the pair (`SO_PEERCRED`); 0 when we cannot see it.
+/// The process that connected, or made the pair; 0 when we cannot see it.
 pub(crate) fn peer_pid(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    peer(socket).map(|peer| peer.pid)
+}
+
+/// A process at the other end of a unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerProcess {
+    /// 0 when we cannot see it.
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+}
+
+/// Who connected, or made the pair, as it was then (`SO_PEERCRED`).
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<PeerProcess> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: `peer` has the size that `length` says, and both outlive the call.
@@ -85,7 +98,7 @@ pub(crate) fn peer_pid(socket: BorrowedFd<'_>) -> io::Result<u32> {
             &raw mut length,
         )
     })?;
-    Ok(peer.pid.unsigned_abs())
+    Ok(PeerProcess { pid: peer.pid.unsigned_abs(), uid: peer.uid })
 }
 
 /// Asks the kernel to say who sent each message (`SO_PASSCRED`).

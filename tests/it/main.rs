@@ -7,6 +7,7 @@
 mod api;
 mod birth;
 mod born;
+mod callers;
 mod causes;
 mod client;
 mod crashes;
