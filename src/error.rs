@@ -65,6 +65,15 @@ impl Error {
         Error { kind: Kind::Worker, message: format!("the worker failed: {cause}"), source: Some(cause) }
     }
 
+    /// The same for one more who is to hear it.
+    pub(crate) fn again(&self) -> Self {
+        let cause = self.io().map(|cause| match cause.raw_os_error() {
+            Some(errno) => io::Error::from_raw_os_error(errno),
+            None => io::Error::new(cause.kind(), cause.to_string()),
+        });
+        Error { kind: self.kind, message: self.message.clone(), source: cause.map(Into::into) }
+    }
+
     /// The system's own error behind this one.
     pub(crate) fn io(&self) -> Option<&io::Error> {
         self.source.as_ref()?.downcast_ref()

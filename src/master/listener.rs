@@ -48,7 +48,7 @@ pub(super) struct Listener {
     /// What Node workers share about it: the first one's data are for all.
     pub(super) node_data: Value,
     /// Removed from the file system when dropped.
-    pub(super) _file: Option<SocketFile>,
+    pub(super) file: Option<SocketFile>,
 }
 
 #[derive(Debug)]
@@ -126,6 +126,14 @@ impl Listeners {
     }
 }
 
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        let on_demand = self.on_demand.values_mut().map(|entry| &mut entry.listener);
+        let all = self.configured.iter_mut().chain(on_demand);
+        socketfile::remove_all(all.filter_map(|listener| listener.file.take()));
+    }
+}
+
 impl Listener {
     fn bind(config: &ListenerConfig, slots: usize) -> io::Result<Self> {
         let name = config.name.clone();
@@ -145,7 +153,7 @@ impl Listener {
                 (Sockets::shared(socket), address, None)
             }
         };
-        Ok(Listener { name, address, sockets, node_data: Value::Null, _file: file })
+        Ok(Listener { name, address, sockets, node_data: Value::Null, file })
     }
 
     fn socket(&self, slot: usize) -> Option<&Arc<OwnedFd>> {
@@ -265,7 +273,7 @@ impl Handed {
             address,
             sockets: Sockets::shared(socket),
             node_data: Value::Null,
-            _file: None,
+            file: None,
         })
     }
 

@@ -8,9 +8,11 @@ mod ask;
 mod capture;
 mod channel;
 mod hear;
+mod listen;
 pub(crate) mod listener;
 mod node;
 mod notify;
+mod offload;
 mod on_demand;
 pub(crate) mod outbox;
 pub(crate) mod patience;
@@ -51,6 +53,7 @@ use crate::supervisor::{Ending, Event, Moment, RequestNumber, Requests, Supervis
 use crate::sys::spawn::Spawner;
 
 use ask::Asking;
+use listen::Binds;
 use listener::Listeners;
 use process::Process;
 use signals::{Response, Signals};
@@ -76,6 +79,7 @@ pub(crate) struct Master {
     launcher: Launcher,
     spawner: Spawner,
     listeners: Listeners,
+    binds: Binds,
     processes: BTreeMap<WorkerId, Process>,
     waiting: BTreeMap<Ticket, Sender<Word>>,
     next_ticket: u64,
@@ -146,6 +150,7 @@ impl Master {
     /// Tells the core all that has happened, and does what it says.
     fn decide(&mut self) -> Option<Ending> {
         self.expire_requests();
+        self.expire_binds();
         loop {
             let now = self.now();
             let due = self.supervisor.next_deadline().is_some_and(|due| due <= self.gathered);
@@ -161,7 +166,9 @@ impl Master {
 
     /// Sleeps until something happens or the next deadline.
     fn wait(&mut self, ready: &mut Events) -> io::Result<()> {
-        let due = self.supervisor.next_deadline().into_iter().chain(self.requests.next_deadline()).min();
+        let due =
+            [self.supervisor.next_deadline(), self.requests.next_deadline(), self.binds.jobs.next_deadline()];
+        let due = due.into_iter().flatten().min();
         let deadline = due.map(|due| due - self.now());
         let timeout = if self.unfinished.is_empty() { deadline } else { Some(Duration::ZERO) };
         match self.poll.poll(ready, timeout) {
@@ -208,6 +215,7 @@ impl Master {
 
     fn take_commands(&mut self) {
         self.resume_channels();
+        self.take_bound();
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Order { order, by, reply } => {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Master;
-use super::on_demand::Asker;
+use super::listen::Wish;
+use super::on_demand::{Asker, Found};
 use super::program::SCRIPTS;
 use crate::config::Config;
 use crate::dispatch::Mail;
@@ -69,7 +70,7 @@ impl Master {
     }
 
     /// Asking to listen is a promise: it will say `listening`, and it reads its channel.
-    fn answer_query(&mut self, worker: WorkerId, query: Query) {
+    pub(super) fn answer_query(&mut self, worker: WorkerId, query: Query) {
         let Some(process) = self.processes.get(&worker) else { return };
         let asker = Asker { slot: process.slot, generation: process.generation };
         if self.converse(worker, Peer::asks) != Some(Attention::Answer) {
@@ -77,15 +78,27 @@ impl Master {
         }
         self.events.push_back(Event::SaidHello { worker });
         let query = query.resolved(&worker_directory(&self.config));
-        let answer = match self.listeners.for_node(&query, asker) {
-            Ok(grant) => self.converse(worker, |peer| peer.grant(&query, grant)).flatten(),
-            Err(error) if error.is_ended() => None,
-            Err(error) => {
-                journal::warn!("worker {worker} asked to listen: {error}");
-                let errno = errno_of(&error);
-                self.converse(worker, |peer| (peer.refuse(&query, errno), None))
+        self.grant_query(worker, query, asker);
+    }
+
+    fn grant_query(&mut self, worker: WorkerId, query: Query, asker: Asker) {
+        match self.listeners.for_node(&query, asker) {
+            Ok(Found::Here(grant)) => {
+                let answer = self.converse(worker, |peer| peer.grant(&query, grant)).flatten();
+                self.deliver(worker, answer);
             }
-        };
+            Ok(Found::AtPath(path)) => self.bind_beside(worker, &path, Wish::Node(query)),
+            Err(error) => self.refuse_query(worker, &query, &error),
+        }
+    }
+
+    pub(super) fn refuse_query(&mut self, worker: WorkerId, query: &Query, error: &Error) {
+        if error.is_ended() {
+            return;
+        }
+        journal::warn!("worker {worker} asked to listen: {error}");
+        let errno = errno_of(error);
+        let answer = self.converse(worker, |peer| (peer.refuse(query, errno), None));
         self.deliver(worker, answer);
     }
 
@@ -117,6 +130,8 @@ fn errno_of(error: &Error) -> i32 {
         // A path where there is something else is taken too.
         (None, io::ErrorKind::AddrInUse | io::ErrorKind::AlreadyExists) => libc::EADDRINUSE,
         (None, io::ErrorKind::PermissionDenied) => libc::EACCES,
+        (None, io::ErrorKind::TimedOut) => libc::ETIMEDOUT,
+        (None, io::ErrorKind::ResourceBusy) => libc::EBUSY,
         (None, _) => libc::EINVAL,
     }
 }
@@ -134,6 +149,8 @@ mod tests {
             (of(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there")), libc::EADDRINUSE),
             (of(io::Error::new(io::ErrorKind::AlreadyExists, "a file")), libc::EADDRINUSE),
             (of(io::Error::new(io::ErrorKind::PermissionDenied, "not in the settings")), libc::EACCES),
+            (of(io::Error::new(io::ErrorKind::TimedOut, "no answer")), libc::ETIMEDOUT),
+            (of(io::Error::new(io::ErrorKind::ResourceBusy, "too much at a time")), libc::EBUSY),
             (of(io::ErrorKind::InvalidInput.into()), libc::EINVAL),
             (errno_of(&Error::new(Kind::Start, "64 are the most")), libc::EMFILE),
         ];

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -39,23 +41,41 @@ pub(super) struct Asker {
     pub(super) generation: Generation,
 }
 
+/// A listener for a worker, or what is to be done before there is one.
+#[derive(Debug)]
+pub(super) enum Found<T> {
+    Here(T),
+    /// A path is to be bound, beside the loop: its file system may not answer.
+    AtPath(PathBuf),
+}
+
+/// A path that was bound, or was not.
+pub(super) type Bound = io::Result<(Socket, SocketFile)>;
+
 impl Listeners {
     /// A worker asks for a listener at an address. Costs no descriptor beside the listener's own, however many
     /// answers wait for workers that do not read them.
-    pub(super) fn on_demand(&mut self, text: &str, asker: Asker) -> Result<Arc<OwnedFd>> {
+    pub(super) fn on_demand(&mut self, text: &str, asker: Asker) -> Result<Found<Arc<OwnedFd>>> {
         let address: ListenAddress = text.parse()?;
-        self.obtain(&[address], 0, None, asker)?.share_with(asker.slot)
+        match self.obtain(&[address], 0, None, asker)? {
+            Found::Here(listener) => listener.share_with(asker.slot).map(Found::Here),
+            Found::AtPath(path) => Ok(Found::AtPath(path)),
+        }
     }
 
     /// The same in Node's own words.
-    pub(super) fn for_node(&mut self, query: &Query, asker: Asker) -> Result<Grant<Arc<OwnedFd>>> {
-        let listener = match &query.target {
+    pub(super) fn for_node(&mut self, query: &Query, asker: Asker) -> Result<Found<Grant<Arc<OwnedFd>>>> {
+        let found = match &query.target {
             Err(errno) => Err(Error::start("listen", io::Error::from_raw_os_error(*errno))),
-            Ok(Target::Descriptor(number)) => self.inherited(*number),
+            Ok(Target::Descriptor(number)) => self.inherited(*number).map(Found::Here),
             Ok(Target::Addresses { candidates, index }) => {
                 self.obtain(candidates, *index, Some(query.options), asker)
             }
         }?;
+        let listener = match found {
+            Found::Here(listener) => listener,
+            Found::AtPath(path) => return Ok(Found::AtPath(path)),
+        };
         let handle = listener.share_with(asker.slot)?;
         // Node takes every handle for non-blocking. The flag is the socket's: all of its workers are Node's.
         SockRef::from(&*handle)
@@ -68,7 +88,8 @@ impl Listeners {
             ListenAddress::Tcp(_) | ListenAddress::Unix(_) => HandleKind::Stream,
             ListenAddress::Udp(_) => HandleKind::Datagram,
         };
-        Ok(Grant { handle, kind, name: listener.name.clone(), data: listener.node_data.clone() })
+        let (name, data) = (listener.name.clone(), listener.node_data.clone());
+        Ok(Found::Here(Grant { handle, kind, name, data }))
     }
 
     /// A listener of the settings, by the number that a worker knows it by.
@@ -87,39 +108,40 @@ impl Listeners {
         index: u64,
         options: Option<Options>,
         asker: Asker,
-    ) -> Result<&mut Listener> {
+    ) -> Result<Found<&mut Listener>> {
         let configured = self.configured.iter().position(|listener| candidates.contains(&listener.address));
         if let Some(at) = configured {
-            return Ok(&mut self.configured[at]);
+            return Ok(Found::Here(&mut self.configured[at]));
         }
         let known = candidates.iter().map(|address| name_of(address, index));
         let known = known.into_iter().find(|name| self.on_demand.contains_key(name));
         let name = match known {
             Some(name) => name,
-            None => self.add(candidates, index, options)?,
+            None => match self.add(candidates, index, options)? {
+                Found::Here(name) => name,
+                Found::AtPath(path) => return Ok(Found::AtPath(path)),
+            },
         };
         let entry = self.on_demand.get_mut(&name).ok_or_else(shutting_down)?;
         entry.asked_in.insert(asker.generation);
-        Ok(&mut entry.listener)
+        Ok(Found::Here(&mut entry.listener))
     }
 
-    fn add(&mut self, candidates: &[ListenAddress], index: u64, options: Option<Options>) -> Result<String> {
+    fn add(
+        &mut self,
+        candidates: &[ListenAddress],
+        index: u64,
+        options: Option<Options>,
+    ) -> Result<Found<String>> {
         let mut refusal = None;
         for address in candidates {
             self.permit(address)?;
-            match bind(address, options) {
-                Ok((socket, file)) => {
-                    let (name, bound) = (name_of(address, index), bound_address(address, &socket));
-                    let listener = Listener {
-                        name: name.clone(),
-                        address: bound,
-                        sockets: Sockets::shared(socket),
-                        node_data: Value::Null,
-                        _file: file,
-                    };
-                    self.on_demand.insert(name.clone(), OnDemand { listener, asked_in: BTreeSet::new() });
-                    return Ok(name);
-                }
+            let at = match address {
+                ListenAddress::Unix(path) => return Ok(Found::AtPath(path.clone())),
+                ListenAddress::Tcp(at) | ListenAddress::Udp(at) => *at,
+            };
+            match bind(address, at, options) {
+                Ok(socket) => return Ok(Found::Here(self.insert(address, index, socket, None))),
                 Err(error) => {
                     // In use is in use: the next address would only hide it.
                     let is_final = error.kind() == io::ErrorKind::AddrInUse;
@@ -131,6 +153,40 @@ impl Listeners {
             }
         }
         Err(refusal.unwrap_or_else(|| Error::new(Kind::Start, "no address to listen at")))
+    }
+
+    /// Takes in a path that was bound. One that nobody may have any more is given back.
+    pub(super) fn add_bound(&mut self, path: &Path, bound: Bound) -> Result<()> {
+        let address = ListenAddress::Unix(path.to_owned());
+        let (socket, file) =
+            bound.map_err(|error| Error::start(format_args!("listener at {address}"), error))?;
+        match self.permit(&address) {
+            Ok(()) => drop(self.insert(&address, 0, socket, Some(file))),
+            Err(refusal) => {
+                file.discard();
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        address: &ListenAddress,
+        index: u64,
+        socket: Socket,
+        file: Option<SocketFile>,
+    ) -> String {
+        let name = name_of(address, index);
+        let listener = Listener {
+            name: name.clone(),
+            address: bound_address(address, &socket),
+            sockets: Sockets::shared(socket),
+            node_data: Value::Null,
+            file,
+        };
+        self.on_demand.insert(name.clone(), OnDemand { listener, asked_in: BTreeSet::new() });
+        name
     }
 
     fn permit(&self, address: &ListenAddress) -> Result<()> {
@@ -156,32 +212,39 @@ impl Listeners {
 
     /// Drops what no worker of this or a later generation has asked for.
     pub(super) fn release(&mut self, unused_since: Generation) {
-        self.on_demand.retain(|_, entry| entry.asked_in.last() >= Some(&unused_since));
+        self.drop_where(|entry| entry.asked_in.last() < Some(&unused_since));
     }
 
     /// Drops what the workers of this generation alone have asked for.
     pub(super) fn forget(&mut self, generation: Generation) {
-        self.on_demand.retain(|_, entry| !entry.asked_in.remove(&generation) || !entry.asked_in.is_empty());
+        self.drop_where(|entry| entry.asked_in.remove(&generation) && entry.asked_in.is_empty());
+    }
+
+    fn drop_where(&mut self, mut is_unused: impl FnMut(&mut OnDemand) -> bool) {
+        self.on_demand.retain(|_, entry| {
+            let is_unused = is_unused(entry);
+            if is_unused && let Some(file) = entry.listener.file.take() {
+                file.discard();
+            }
+            !is_unused
+        });
     }
 }
 
+/// Binds a path as a listener of the settings is bound.
+pub(super) fn bind_path(path: &Path) -> Bound {
+    socketfile::bind(path, None, BACKLOG)
+}
+
 /// Without options, as a listener of the settings is bound.
-fn bind(address: &ListenAddress, options: Option<Options>) -> io::Result<(Socket, Option<SocketFile>)> {
-    let at = match address {
-        ListenAddress::Unix(path) => {
-            let (socket, file) = socketfile::bind(path, None, BACKLOG)?;
-            return Ok((socket, Some(file)));
-        }
-        ListenAddress::Tcp(at) | ListenAddress::Udp(at) => *at,
-    };
-    let socket = bind_ip_with(address, at, BACKLOG, |socket| {
+fn bind(address: &ListenAddress, at: SocketAddr, options: Option<Options>) -> io::Result<Socket> {
+    bind_ip_with(address, at, BACKLOG, |socket| {
         let Some(Options { only_ipv6, reuse_address }) = options else { return Ok(()) };
         if at.is_ipv6() {
             socket.set_only_v6(only_ipv6)?;
         }
         if reuse_address { socket.set_reuse_address(true) } else { Ok(()) }
-    })?;
-    Ok((socket, None))
+    })
 }
 
 /// Port 0 is a new port for each time that a worker asks, and the same in each worker.

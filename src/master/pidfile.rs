@@ -4,12 +4,20 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::offload;
 use crate::error::{Error, Kind, Result};
 
 /// The lock is the file's own; it goes with the process, however that ends.
 #[derive(Debug)]
 pub(super) struct PidFile {
+    /// Until it is dropped.
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
     path: PathBuf,
     file: File,
 }
@@ -18,6 +26,8 @@ pub(super) struct PidFile {
 const TRIES: usize = 16;
 /// More than any pid needs: a longer file is not a pid file.
 const LONGEST: u64 = 32;
+/// How long the end of the master waits for the file's removal.
+const REMOVAL: Duration = Duration::from_secs(1);
 
 impl PidFile {
     /// Creates or takes over the file at `path`, locks it, and writes our pid.
@@ -33,10 +43,10 @@ impl PidFile {
                 Err(TryLockError::Error(error)) => return Err(failed(&path, error)),
             }
             if is_still_at(&path, &file) {
-                let taken = PidFile { path, file };
-                // Where this fails the file is removed again, as at the end of the master's life.
-                write_pid(&taken.file).map_err(|error| failed(&taken.path, error))?;
-                return Ok(taken);
+                let written = write_pid(&file).map_err(|error| failed(&path, error));
+                // Where this failed the file is removed again, as at the end of the master's life.
+                let taken = PidFile { held: Some(Held { path, file }) };
+                return written.map(|()| taken);
             }
         }
         Err(Error::new(Kind::Start, format!("pid file {}: it keeps being replaced", path.display())))
@@ -108,12 +118,15 @@ fn failed(path: &Path, error: io::Error) -> Error {
     Error::start(format_args!("pid file {}", path.display()), error)
 }
 
+/// Nobody is left to tell; a stale file is harmless, since its lock is gone. Its file system may not answer.
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if is_still_at(&self.path, &self.file) {
-            // Nobody is left to tell; a stale file is harmless, since its lock is gone.
-            drop(fs::remove_file(&self.path));
-        }
+        let Some(Held { path, file }) = self.held.take() else { return };
+        offload::within(REMOVAL, move || {
+            if is_still_at(&path, &file) {
+                drop(fs::remove_file(&path));
+            }
+        });
     }
 }
 

@@ -11,7 +11,6 @@ use super::channel::{Channel, Rest};
 use super::hear::Refusals;
 use super::node::NodePeer;
 use super::notify::{NotifySocket, Said, Speaker, Turn};
-use super::on_demand::Asker;
 use super::outbox::{Full, Outbox};
 use super::token::Source;
 use crate::error::Cause;
@@ -59,20 +58,6 @@ impl Process {
 impl Master {
     pub(super) fn watch(&self, source: Source, fd: BorrowedFd<'_>) -> std::io::Result<()> {
         self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), source.token(), Interest::READABLE)
-    }
-
-    pub(super) fn answer_listen(&mut self, worker: WorkerId, address: String) {
-        let Some(process) = self.processes.get(&worker) else { return };
-        let asker = Asker { slot: process.slot, generation: process.generation };
-        let bound = self.listeners.on_demand(&address, asker);
-        let (outcome, fd) = match bound {
-            Ok(fd) => (Ok(()), Some(fd)),
-            Err(error) => {
-                journal::warn!("worker {worker} asked to listen: {error}");
-                (Err(error.to_string()), None)
-            }
-        };
-        self.send(worker, &ToWorker::Listening { address, outcome }, fd);
     }
 
     /// A line of the master's own.
@@ -151,6 +136,7 @@ impl Master {
         self.hear_last_words(worker);
         self.peers.leave(worker.0);
         self.ask_no_more(worker);
+        self.binds.jobs.lose(worker);
         let Some(process) = self.processes.remove(&worker) else { return };
         for (_, fd) in process.sources(worker) {
             report(worker, self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd())));

@@ -7,12 +7,25 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::offload;
+use crate::journal;
+
+/// How long the removal of files is waited for: their file system may have stopped to answer since.
+const REMOVAL: Duration = Duration::from_secs(1);
 
 /// The file of a socket that we bound; removed when dropped, if it is still ours.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
+    place: Option<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
     path: PathBuf,
     inode: (u64, u64),
 }
@@ -44,7 +57,8 @@ fn place(
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     let metadata = fs::symlink_metadata(aside)?;
     fs::rename(aside, path)?;
-    Ok(SocketFile { path: path.to_owned(), inode: (metadata.dev(), metadata.ino()) })
+    let place = Place { path: path.to_owned(), inode: (metadata.dev(), metadata.ino()) };
+    Ok(SocketFile { place: Some(place) })
 }
 
 /// A name beside `path` that nobody else uses, short enough for a socket address.
@@ -75,13 +89,53 @@ fn check_free(path: &Path) -> io::Result<()> {
     }
 }
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.inode);
-        if ours {
+impl SocketFile {
+    /// Removes the file beside the caller, who does not wait for it.
+    pub(crate) fn discard(mut self) {
+        drop(self.place.take().map(Place::remove_aside));
+    }
+}
+
+/// Removes files, all at a time, and waits for it; never for long.
+pub(crate) fn remove_all(files: impl IntoIterator<Item = SocketFile>) {
+    let places = files.into_iter().filter_map(|mut file| file.place.take());
+    let removals: Vec<(PathBuf, Receiver<Removed>)> =
+        places.map(|place| (place.path.clone(), place.remove_aside())).collect();
+    let until = Instant::now() + REMOVAL;
+    for (path, removed) in removals {
+        if removed.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
+            journal::warn!(
+                "{}: its file system does not answer, the socket may be left there",
+                path.display()
+            );
+        }
+    }
+}
+
+struct Removed;
+
+impl Place {
+    fn remove_aside(self) -> Receiver<Removed> {
+        let (done, removed) = channel();
+        // Where no thread can be had the file stays; the next bind replaces it.
+        drop(offload::start(move || {
+            self.remove();
+            drop(done.send(Removed)); // nobody may be waiting
+        }));
+        removed
+    }
+
+    fn remove(&self) {
+        let there = fs::symlink_metadata(&self.path);
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == self.inode) {
             drop(fs::remove_file(&self.path)); // nobody is left to tell; the next bind replaces a stale one
         }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        remove_all(self.place.take().map(|place| SocketFile { place: Some(place) }));
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use mio::{Poll, Waker};
 
+use super::listen::Binds;
 use super::listener::{Listeners, Privilege};
 use super::pidfile::PidFile;
 use super::sampler::Sampler;
@@ -133,6 +134,7 @@ impl Foundation {
     pub(crate) fn run(self) -> Result<Ending> {
         let with_pidfd = self.signals.exits() == ExitSource::Pidfds;
         let spawner = Spawner::new(with_pidfd).map_err(|error| Error::start("spawning", error))?;
+        let binds = Binds::new(Arc::clone(&self.waker));
         let dispatch = Dispatch::start(Arc::clone(&self.audience), self.waker)
             .map_err(|error| Error::start("the thread of message listeners", error))?;
         let registry = self.poll.registry().try_clone().map(Arc::new);
@@ -153,6 +155,7 @@ impl Foundation {
             launcher: self.launcher,
             spawner,
             listeners: self.listeners,
+            binds,
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_ticket: 1,

@@ -13,6 +13,7 @@ mod budget;
 mod drain;
 mod event;
 mod ids;
+mod jobs;
 mod life;
 mod notice;
 mod recycle;
@@ -40,6 +41,7 @@ use drain::HANDSHAKE;
 pub(crate) use drain::Sockets;
 pub(crate) use event::{Event, ExitStatus, FailureKind, Order, Origin, Scale, SpawnFailure};
 pub(crate) use ids::{Generation, Headcount, Moment, RequestNumber, RestartId, Ticket, WorkerId};
+pub(crate) use jobs::Jobs;
 pub(crate) use notice::{Notice, Severity};
 pub(crate) use requests::{Hearing, Requests};
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod callers;
 mod causes;
 mod client;
 mod crashes;
+mod dead_mounts;
 mod ending;
 mod floods;
 mod gate;

@@ -3,6 +3,7 @@
 mod crash;
 mod drain;
 mod harness;
+mod jobs;
 mod leaving;
 mod patience;
 mod readiness;

@@ -4,6 +4,7 @@ pub(crate) mod guide;
 pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod master;
+pub(crate) mod mounts;
 pub(crate) mod proc;
 pub(crate) mod sys;
 pub(crate) mod tools;

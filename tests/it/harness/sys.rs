@@ -1,6 +1,7 @@
 //! The few system calls that tests need. Each block is sound for the reason it gives.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -207,4 +208,27 @@ pub(crate) fn wait_readable_for(fds: &[BorrowedFd<'_>], milliseconds: i32) {
     let mut watched: Vec<libc::pollfd> = fds.iter().map(watch).collect();
     // SAFETY: as many entries as the vector has, which outlives the call.
     unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, milliseconds) };
+}
+
+/// What the calling thread mounts from now on, it and its children alone can see.
+pub(crate) fn unshare_mounts() -> std::io::Result<()> {
+    let nowhere = std::ptr::null();
+    // SAFETY: takes an integer; then strings with their ends, of which none is wanted but the target.
+    let done = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(nowhere, c"/".as_ptr(), nowhere, libc::MS_REC | libc::MS_PRIVATE, nowhere.cast())
+                == 0
+    };
+    if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+pub(crate) fn mount(kind: &CStr, target: &CStr, data: &CStr) -> std::io::Result<()> {
+    // SAFETY: strings with their ends, which outlive the call.
+    let done = unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, data.as_ptr().cast()) };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+pub(crate) fn unmount(target: &CStr) {
+    // SAFETY: a string with its end, which outlives the call.
+    unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
 }
