@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ids::{Generation, WorkerId};
 use super::rollback::Culprit;
-use super::slot::{Cause, Custom, Kill, Patience, Place, State, Voice, Worker};
+use super::slot::{Cause, Kill, Patience, Place, State, Voice, Worker};
 use super::{Action, Boot, ExitStatus, KILL_GRACE, LastExit, Moment, Notice, Notification, Supervisor};
 
 /// How far beyond its time-out a worker may ask to be waited for.
@@ -21,7 +21,10 @@ impl Supervisor {
     }
 
     pub(super) fn said_ready(&mut self, id: WorkerId) {
-        self.custom = Custom::SaysReady;
+        if let Some(generation) = self.worker_mut(id).map(|worker| worker.generation) {
+            let workers = || self.slots.iter().flat_map(super::slot::Slot::workers);
+            self.expectation.learn(generation, |other| workers().any(|worker| worker.generation == other));
+        }
         self.become_ready(id);
     }
 
@@ -106,7 +109,7 @@ impl Supervisor {
     }
 
     fn is_due(&self, worker: &Worker) -> bool {
-        worker.deadline(&self.policy, self.custom).is_some_and(|due| due <= self.now)
+        worker.deadline(&self.policy, &self.expectation).is_some_and(|due| due <= self.now)
     }
 
     fn expire_worker(&mut self, id: WorkerId) {
@@ -118,7 +121,7 @@ impl Supervisor {
         }
         let now = self.now;
         match worker.state {
-            State::Starting => match worker.patience(&self.policy, self.custom) {
+            State::Starting => match worker.patience(&self.policy, &self.expectation) {
                 Patience::CountsAsReady(_) => self.become_ready(id),
                 Patience::TimesOut(_) => self.ready_timed_out(slot, place, id),
             },

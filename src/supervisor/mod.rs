@@ -12,6 +12,7 @@ mod backoff;
 mod budget;
 mod drain;
 mod event;
+mod expectation;
 mod ids;
 mod jobs;
 mod life;
@@ -55,9 +56,10 @@ pub(crate) use view::{
 use watchdog::CORE_GRACE;
 
 use budget::Budget;
+use expectation::ReadyExpectation;
 use restart::{Remembered, Rolling};
 use shutdown::Stage;
-use slot::{Custom, Place, Slot, Worker};
+use slot::{Place, Slot, Worker};
 
 use crate::config::Ready;
 
@@ -98,7 +100,7 @@ pub(crate) struct Supervisor {
     stage: Stage,
     slots: Vec<Slot>,
     budget: Budget,
-    custom: Custom,
+    expectation: ReadyExpectation,
     boot: Boot,
     /// The generation that serves; a restart that is aborted uses up its number without becoming this.
     generation: Generation,
@@ -117,12 +119,12 @@ pub(crate) struct Supervisor {
     actions: Vec<Action>,
 }
 
-/// What has been proved about the program since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What has been proved since the start about the program that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Boot {
     /// No process has been spawned yet: a lasting failure means that the start itself failed.
     Untried,
-    /// At least one process began.
+    /// At least one process of it began.
     Spawns,
     /// All workers have been ready at the same time.
     AllReady,
@@ -135,7 +137,7 @@ impl Supervisor {
             stage: Stage::Running,
             slots: Vec::new(),
             budget: Budget::new(policy.max_fork_count),
-            custom: Custom::Unknown,
+            expectation: ReadyExpectation::new(Generation::FIRST),
             boot: Boot::Untried,
             generation: Generation::FIRST,
             newest_generation: Generation::FIRST,
@@ -221,8 +223,11 @@ impl Supervisor {
         if self.stage == Stage::Ended {
             return None;
         }
-        let lives =
-            self.slots.iter().flat_map(Slot::workers).filter_map(|w| w.deadline(&self.policy, self.custom));
+        let lives = self
+            .slots
+            .iter()
+            .flat_map(Slot::workers)
+            .filter_map(|w| w.deadline(&self.policy, &self.expectation));
         let seats = self.slots.iter().filter_map(|slot| self.refill_due(slot)).map(|(due, _)| due);
         lives
             .chain(seats)

@@ -88,8 +88,9 @@ impl Supervisor {
 
     /// There is a process. Counted here, so that a lack of processes does not count as planned replacements.
     pub(super) fn spawned(&mut self, id: WorkerId) {
-        if self.boot == Boot::Untried {
-            self.boot = Boot::Spawns;
+        let generation = self.worker_mut(id).map(|worker| worker.generation);
+        if generation == Some(self.generation) {
+            self.boot = self.boot.max(Boot::Spawns);
         }
         if matches!(self.find(id), Some((_, Place::Successor))) {
             self.planned += 1;

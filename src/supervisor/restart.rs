@@ -7,7 +7,9 @@ use super::ids::{Generation, Moment, RestartId, Ticket};
 use super::rollback::{Culprit, Refusal};
 use super::slot::{Seat, Slot, State, Worker};
 use super::succession::Succession;
-use super::{Action, Notice, Reply, RestartPhase, RestartState, RestartView, Stage, Supervisor, Verdict};
+use super::{
+    Action, Boot, Notice, Reply, RestartPhase, RestartState, RestartView, Stage, Supervisor, Verdict,
+};
 
 /// How many older generations may still be draining when a remembered restart begins: with more,
 /// each restart under a hung worker would leave one more generation behind.
@@ -194,6 +196,8 @@ impl Supervisor {
         }
         let Some(rolling) = self.rolling.take() else { return };
         let before = mem::replace(&mut self.generation, rolling.generation);
+        self.boot = self.boot.max(Boot::Spawns);
+        self.expectation.take_over(self.generation);
         let replaced = self.policy.workers;
         self.report(Notice::RestartCompleted { id: rolling.id, replaced });
         self.act(Action::ReleaseListeners { unused_since: rolling.generation });

@@ -7,6 +7,7 @@ use super::Policy;
 use super::backoff::Backoff;
 use super::drain::Draining;
 use super::event::ExitStatus;
+use super::expectation::ReadyExpectation;
 use super::ids::{Generation, Moment, WorkerId};
 use super::recycle::Wear;
 use super::succession::Succession;
@@ -104,13 +105,6 @@ pub(super) enum Patience {
     TimesOut(Moment),
 }
 
-/// Whether any worker of this cluster has ever said ready: then all later ones are expected to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Custom {
-    Unknown,
-    SaysReady,
-}
-
 impl Worker {
     pub(super) fn new(id: WorkerId, generation: Generation, now: Moment) -> Self {
         Worker {
@@ -134,23 +128,23 @@ impl Worker {
     }
 
     /// How long a starting worker is waited for, and what its time-out means.
-    pub(super) fn patience(&self, policy: &Policy, custom: Custom) -> Patience {
+    pub(super) fn patience(&self, policy: &Policy, expectation: &ReadyExpectation) -> Patience {
         let by_age = Patience::CountsAsReady(self.started + policy.min_uptime);
         let by_word = Patience::TimesOut(self.at_least(self.started + policy.ready_timeout));
-        match (policy.ready, self.voice, custom) {
-            // Who asks for time to start will say when that is over.
-            (Ready::Auto, Voice::Silent, Custom::Unknown) if self.asked_until.is_some() => by_word,
-            (Ready::Alive, _, _) | (Ready::Auto, Voice::Silent, Custom::Unknown) => by_age,
+        // Who asks for time to start will say when that is over.
+        let is_expected = self.asked_until.is_some() || expectation.holds_for(self.generation);
+        match (policy.ready, self.voice, is_expected) {
+            (Ready::Alive, _, _) | (Ready::Auto, Voice::Silent, false) => by_age,
             (Ready::Notify, _, _)
             | (Ready::Auto, Voice::SaidHello, _)
-            | (Ready::Auto, Voice::Silent, Custom::SaysReady) => by_word,
+            | (Ready::Auto, Voice::Silent, true) => by_word,
         }
     }
 
     /// The next moment at which time alone changes this worker's state.
-    pub(super) fn deadline(&self, policy: &Policy, custom: Custom) -> Option<Moment> {
+    pub(super) fn deadline(&self, policy: &Policy, expectation: &ReadyExpectation) -> Option<Moment> {
         match &self.state {
-            State::Starting => match self.patience(policy, custom) {
+            State::Starting => match self.patience(policy, expectation) {
                 Patience::CountsAsReady(due) | Patience::TimesOut(due) => Some(due),
             },
             State::Disconnecting { due, signal_at } => {

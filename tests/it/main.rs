@@ -47,6 +47,7 @@ mod signals;
 mod silenced;
 mod slots;
 mod sockets;
+mod trial;
 mod verdicts;
 mod walk;
 mod watchdog;

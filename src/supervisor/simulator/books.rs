@@ -110,8 +110,8 @@ pub(super) struct Books {
     pub(super) newest: Option<WorkerId>,
     pub(super) newest_generation: Generation,
     pub(super) running_generation: Generation,
-    /// Some worker has said ready: all are expected to.
-    pub(super) custom: bool,
+    /// Generations of which a worker has said ready.
+    pub(super) say_ready: BTreeSet<Generation>,
     pub(super) booted: bool,
     pub(super) all_were_ready: bool,
     pub(super) spawns: u64,
@@ -209,7 +209,7 @@ impl Books {
             newest: None,
             newest_generation: Generation::FIRST,
             running_generation: Generation::FIRST,
-            custom: false,
+            say_ready: BTreeSet::new(),
             booted: false,
             all_were_ready: false,
             spawns: 0,
@@ -272,7 +272,10 @@ impl Books {
         match self.policy.ready {
             Ready::Alive => true,
             Ready::Notify => false,
-            Ready::Auto => !entry.said_hello && !self.custom && entry.asked_until.is_none(),
+            Ready::Auto => {
+                let expected = self.is_expected_to_say_ready(entry.generation);
+                !entry.said_hello && !expected && entry.asked_until.is_none()
+            }
         }
     }
 

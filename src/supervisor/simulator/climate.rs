@@ -20,6 +20,8 @@ pub(super) struct Climate {
     pub(super) begging: usize,
     /// It never says ready (and perhaps lies about it by saying hello).
     pub(super) mute: usize,
+    /// A whole release never says ready, however healthy the world becomes.
+    pub(super) mute_release: usize,
     /// It takes about as long as `readyTimeout` to boot.
     pub(super) slow: usize,
     /// Sooner or later it says no longer that it is alive.
@@ -52,6 +54,7 @@ impl Climate {
             leaving,
             begging,
             mute,
+            mute_release,
             slow,
             hang,
             flood,
@@ -68,6 +71,7 @@ impl Climate {
             leaving,
             begging,
             mute,
+            mute_release,
             slow,
             hang,
             flood,
@@ -78,7 +82,7 @@ impl Climate {
             lasting_failure,
             stray,
             bent_clock,
-        ] == [0; 14]
+        ] == [0; 15]
     }
 
     pub(super) fn roll(random: &mut Random) -> Self {
@@ -88,6 +92,7 @@ impl Climate {
             leaving: often(&[5, 15, 40]),
             begging: often(&[20, 60]),
             mute: often(&[5, 30, 100]),
+            mute_release: often(&[30, 60]),
             slow: often(&[5, 30]),
             hang: often(&[30, 100]),
             flood: often(&[5, 20]),

@@ -59,7 +59,9 @@ impl Books {
             Event::NeedsTime { worker, span } => self.needs_time(*worker, *span),
             Event::SaidLeaving { worker } => self.leaves_by_itself(*worker),
             Event::Spawned { worker } => {
-                self.booted |= self.course == Course::Running;
+                let serves =
+                    self.entry(*worker).map(|entry| entry.generation) == Some(self.running_generation);
+                self.booted |= serves && self.course == Course::Running;
                 let on_trial = self
                     .entry(*worker)
                     .is_some_and(|entry| matches!(entry.post, Post::Trial | Post::Recycle));
@@ -73,7 +75,8 @@ impl Books {
                 }
             }
             Event::SaidReady { worker } => {
-                self.custom = true;
+                let of = self.entry(*worker).map(|entry| entry.generation);
+                self.say_ready.extend(of);
                 let booting = self.entry(*worker).filter(|entry| entry.life == Life::Booting);
                 self.turn.said_ready = booting.map(|entry| entry.id);
             }
@@ -162,7 +165,10 @@ impl Books {
                     self.seat_lost(entry.slot, entry.generation);
                 }
             },
-            Post::Seat => drop(self.unlucky.insert(entry.slot)),
+            Post::Seat => {
+                self.seats[entry.slot] = self.running_generation;
+                self.unlucky.insert(entry.slot);
+            }
             Post::Leaving => {}
         }
     }

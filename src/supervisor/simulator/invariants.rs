@@ -19,6 +19,7 @@ impl Books {
         self.force_spares_nobody()?;
         self.shutdown_ends_in_time()?;
         self.a_lost_replacement_aborts()?;
+        self.what_a_refused_release_said_decides_nothing(core)?;
         self.generations_are_not_mixed()?;
         self.everybody_is_answered()?;
         self.crashes_alone_are_charged(core)?;
@@ -135,6 +136,20 @@ impl Books {
         };
         let left = self.living.iter().filter(|entry| entry.post == Post::Trial).find(refused);
         promise!(left.is_none(), "a replacement on trial without a restart: {left:?}");
+        Ok(())
+    }
+
+    /// What is learned of a release on trial goes with it, and decides about no worker of the one before.
+    fn what_a_refused_release_said_decides_nothing(&self, core: &Supervisor) -> Check {
+        let living = self.living.iter().map(|entry| entry.generation);
+        for generation in living.chain([self.running_generation, self.newest_generation.next()]) {
+            let (expected, said) = (self.is_expected_to_say_ready(generation), &self.say_ready);
+            promise!(
+                core.expectation.holds_for(generation) == expected,
+                "generation {generation} is expected to say ready: {}; those that did are {said:?}",
+                !expected
+            );
+        }
         Ok(())
     }
 

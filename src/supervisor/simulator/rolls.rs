@@ -157,6 +157,7 @@ impl Books {
         promise!(roll.way == Way::Forward, "completed after a failure");
         self.turn.restart = RestartFate::Completed;
         self.running_generation = roll.generation;
+        self.booted = true;
         self.story.tell(Scene::RestartCompleted);
         Ok(())
     }
@@ -226,12 +227,23 @@ impl Books {
         roll.way = Way::Back;
         roll.tried.clear();
         let refused = roll.generation;
+        if self.say_ready.contains(&refused) && !self.say_ready.contains(&self.running_generation) {
+            self.story.tell(Scene::RefusedReleaseAloneSaidReady);
+        }
         for slot in (0..self.wanted).filter(|slot| self.seats[*slot] == refused).collect::<Vec<_>>() {
             if self.holder(slot).is_none() {
                 self.seats[slot] = self.running_generation;
                 self.vacate(slot);
             }
         }
+    }
+
+    /// Whether ready is expected to be said by the workers of this generation: one of its own has, or, where it is on
+    /// trial, one of those that it is to replace.
+    pub(super) fn is_expected_to_say_ready(&self, generation: Generation) -> bool {
+        let before = self.running_generation;
+        let inherited = generation > before && self.say_ready.contains(&before);
+        inherited || self.say_ready.contains(&generation)
     }
 
     /// Whether a worker of this generation is the restart's, on its way forward or back.

@@ -23,6 +23,7 @@ scenes! {
     ReadyByWord,
     ReadyByAge,
     ReadyTimeout,
+    RefusedReleaseAloneSaidReady,
     AskedForTimeToStart,
     AskedForTimeToLeave,
     RestartCompleted,

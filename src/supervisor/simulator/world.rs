@@ -1,5 +1,6 @@
 //! A world of processes that misbehave, a clock that bends, and people who give orders.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Check;
@@ -9,9 +10,10 @@ use super::process::Process;
 use super::promise;
 use super::random::Random;
 use super::story::{Scene, Story};
+use crate::config::Ready;
 use crate::supervisor::{
-    Action, Event, ExitStatus, FailureKind, Headcount, Moment, Order, Origin, Scale, SpawnFailure,
-    Supervisor, Ticket, WorkerId,
+    Action, Event, ExitStatus, FailureKind, Generation, Headcount, Moment, Order, Origin, Scale,
+    SpawnFailure, Supervisor, Ticket, WorkerId,
 };
 
 /// More turns than any schedule needs to come to rest.
@@ -28,6 +30,9 @@ pub(super) struct World {
     inbox: Vec<(Moment, Event)>,
     /// Reaped lately: late words of theirs may still come.
     reaped: Vec<WorkerId>,
+    /// Releases whose workers never say ready.
+    mute: BTreeSet<Generation>,
+    newest: Generation,
     /// Nothing has gone wrong or will.
     calm: bool,
     zeroes: bool,
@@ -66,6 +71,8 @@ impl World {
             processes: Vec::with_capacity(8),
             inbox: Vec::with_capacity(16),
             reaped: Vec::new(),
+            mute: BTreeSet::new(),
+            newest: Generation(0),
             calm: climate.is_calm(),
             zeroes,
             events: 0,
@@ -342,7 +349,7 @@ impl World {
 
     fn perform(&mut self, action: &Action) {
         match action {
-            Action::Spawn { worker, slot: _, generation: _ } => self.spawn(*worker),
+            Action::Spawn { worker, slot: _, generation } => self.spawn(*worker, *generation),
             Action::Disconnect { worker, by: _ } => {
                 let now = self.now;
                 if self.random.chance(self.climate.begging) {
@@ -388,7 +395,8 @@ impl World {
         self.processes.iter_mut().find(|process| process.id == worker)
     }
 
-    fn spawn(&mut self, worker: WorkerId) {
+    fn spawn(&mut self, worker: WorkerId, generation: Generation) {
+        self.write_release(generation);
         let failure = if self.random.chance(self.climate.passing_failure) {
             Some((FailureKind::Passing, "fork: resource temporarily unavailable"))
         } else if self.random.chance(self.climate.lasting_failure) {
@@ -403,8 +411,19 @@ impl World {
         self.inbox.push((self.now, Event::Spawned { worker }));
         let process = Process::conceive(worker, self.now, &self.books.policy, self.climate, &mut self.random);
         self.processes.push(process);
-        self.plan_boot(worker);
+        self.plan_boot(worker, generation);
         self.plan_beat(worker);
+    }
+
+    /// A release is what it is from its first worker on.
+    fn write_release(&mut self, generation: Generation) {
+        if generation > self.newest {
+            self.newest = generation;
+            let may_be_mute = self.books.policy.ready != Ready::Notify;
+            if may_be_mute && self.random.chance(self.climate.mute_release) {
+                self.mute.insert(generation);
+            }
+        }
     }
 
     /// It says that it is alive, for as long as it is.
@@ -415,12 +434,14 @@ impl World {
     }
 
     /// What it will say while it boots.
-    fn plan_boot(&mut self, worker: WorkerId) {
+    fn plan_boot(&mut self, worker: WorkerId, generation: Generation) {
         let (mute, slow) = (self.random.chance(self.climate.mute), self.random.chance(self.climate.slow));
+        let (release_is_mute, mute) =
+            (self.mute.contains(&generation), mute || self.mute.contains(&generation));
         let limit = self.books.policy.ready_timeout;
         let boot = self.random.up_to(if slow { limit * 2 } else { limit / 4 });
         let at = self.now + boot;
-        if self.random.chance(if mute { 20 } else { 50 }) {
+        if self.random.chance(if mute { 20 } else { 50 }) && !release_is_mute {
             let hello = self.now + self.random.up_to(boot);
             self.inbox.push((hello, Event::SaidHello { worker }));
         }
@@ -445,8 +466,8 @@ impl World {
         self.books.story.tell(Scene::StrayDelivery);
         let event = match self.random.below(if is_alive { 3 } else { 5 }) {
             0 => Event::SaidHello { worker },
-            1 => Event::SaidReady { worker },
-            2 => Event::SaidFailed { worker, reason: "cannot go on".to_owned() },
+            1 if !self.is_mute(worker) => Event::SaidReady { worker },
+            1 | 2 => Event::SaidFailed { worker, reason: "cannot go on".to_owned() },
             3 => Event::Exited { worker, status: ExitStatus::Unknown, stderr: Vec::new() },
             _ => Event::TimePassed,
         };
@@ -465,6 +486,10 @@ impl World {
             Order::ReopenLogs,
         ]);
         self.order(order)
+    }
+
+    fn is_mute(&self, worker: WorkerId) -> bool {
+        self.books.entry(worker).is_some_and(|entry| self.mute.contains(&entry.generation))
     }
 
     fn scale(&mut self) -> Check {

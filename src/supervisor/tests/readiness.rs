@@ -2,7 +2,7 @@
 
 use super::harness::{Cluster, ms, policy};
 use crate::config::Ready;
-use crate::supervisor::{Cause, Notice, Policy};
+use crate::supervisor::{Cause, Event, FailureKind, Moment, Notice, Policy, SpawnFailure, WorkerId};
 
 fn one(ready: Ready) -> Policy {
     Policy { ready, ..policy(1) }
@@ -11,7 +11,7 @@ fn one(ready: Ready) -> Policy {
 #[test]
 fn the_first_workers_are_spawned_in_their_slots() {
     let mut cluster = Cluster::unstarted(policy(3));
-    let orders = cluster.tell(crate::supervisor::Event::Started);
+    let orders = cluster.tell(Event::Started);
     assert_eq!(orders, ["spawn 1 in 0 of 1", "spawn 2 in 1 of 1", "spawn 3 in 2 of 1"]);
     assert_eq!(cluster.rows(), ["0: 1 starting of 1", "1: 2 starting of 1", "2: 3 starting of 1"]);
 }
@@ -72,6 +72,100 @@ fn a_mute_release_is_caught_after_a_custom_of_saying_ready() {
     assert_eq!(cluster.exits(2), ["0 aborted: worker 2 was not ready within 30000 ms"]);
 }
 
+/// Nobody of the release that serves has ever said ready, but the one that is refused has.
+#[test]
+fn what_a_refused_release_says_is_expected_of_nobody_else() {
+    let mut cluster = Cluster::boot(policy(2));
+    cluster.pass(1000);
+    assert_eq!(cluster.rows(), ["0: 1 ready of 1", "1: 2 ready of 1"]);
+    cluster.restart(0);
+    cluster.says_ready(3);
+    assert_eq!(cluster.exits(3), ["0 aborted: worker 3 died soon after its start: exit status 1"]);
+    assert!(cluster.says_ready(3).is_empty(), "too late");
+    assert_eq!(cluster.exits(1), ["spawn 4 in 0 of 1"]);
+    assert_eq!(cluster.exits(2), ["spawn 5 in 1 of 1"]);
+    assert!(cluster.pass(60_000).is_empty());
+    assert_eq!(cluster.rows(), ["0: 4 ready of 1", "1: 5 ready of 1"]);
+}
+
+/// It takes seats before it fails: those that take them back are as mute as those before.
+#[test]
+fn a_rollback_expects_no_word_that_only_the_refused_release_has_said() {
+    let mut cluster = Cluster::boot(policy(3));
+    cluster.pass(1000);
+    cluster.restart(0);
+    cluster.says_ready(4);
+    assert_eq!(cluster.pass(1000), ["tell+signal 1", "spawn 5 in 1 of 2"]);
+    cluster.exits(1);
+    assert_eq!(cluster.exits(5), ["spawn 6 in 0 of 1"]);
+    assert!(cluster.says_ready(4).is_empty(), "its seat is taken back");
+    let end = cluster.pass(1000);
+    assert_eq!(end, ["tell+signal 4", "0 aborted: worker 5 died before it was ready: exit status 1"]);
+    cluster.exits(4);
+    assert_eq!(cluster.rows(), ["0: 6 ready of 1", "1: 2 ready of 1", "2: 3 ready of 1"]);
+}
+
+/// What a release has said is expected of itself, on trial and once it serves, and of those that follow.
+#[test]
+fn what_a_release_says_is_expected_of_it_and_of_later_ones() {
+    let mut cluster = Cluster::boot(policy(2));
+    cluster.pass(1000);
+    cluster.restart(0);
+    cluster.says_ready(3);
+    assert_eq!(cluster.pass(1000), ["tell+signal 1", "spawn 4 in 1 of 2"]);
+    assert!(cluster.pass(29_999).iter().all(|order| order == "kill 1"), "worker 4 is waited for");
+    cluster.says_ready(4);
+    cluster.exits(1);
+    cluster.exits(2);
+    assert_eq!(cluster.exits(3), ["spawn 5 in 0 of 2"]);
+    assert!(cluster.pass(29_999).is_empty());
+    assert_eq!(cluster.pass(1), ["kill 5"]);
+}
+
+/// A worker that was told to leave has nothing to say any more about those that came for it.
+#[test]
+fn what_an_older_release_says_as_it_leaves_is_expected_of_nobody() {
+    let mut cluster = Cluster::boot(policy(1));
+    cluster.restart(0);
+    cluster.pass(2000);
+    assert_eq!(cluster.rows(), ["0: 2 ready of 2", "0: 1 disconnecting of 1"]);
+    cluster.says_ready(1);
+    cluster.exits(1);
+    assert_eq!(cluster.exits(2), ["spawn 3 in 0 of 2"]);
+    cluster.pass(1000);
+    assert_eq!(cluster.rows(), ["0: 3 ready of 2"]);
+}
+
+/// Its word comes while the next release is on trial, which has none.
+#[test]
+fn a_release_that_serves_without_a_word_needs_none() {
+    let mut cluster = Cluster::boot(Policy { ready_timeout: ms(3000), ..policy(1) });
+    cluster.pass(999);
+    cluster.restart(0);
+    cluster.pass(1500);
+    assert_eq!(cluster.rows(), ["0: 1 ready of 1", "0: 2 ready of 2"]);
+    cluster.says_ready(1);
+    cluster.pass(1000);
+    assert_eq!(cluster.rows(), ["0: 2 ready of 2", "0: 1 disconnecting of 1"]);
+    assert_eq!(cluster.exits(2), ["spawn 3 in 0 of 2"]);
+    cluster.pass(1000);
+    assert!(cluster.rows().contains(&"0: 3 ready of 2".to_owned()), "{:?}", cluster.rows());
+}
+
+/// A release on trial that has a process says nothing about the program that is to serve.
+#[test]
+fn a_start_that_fails_is_one_though_a_release_on_trial_has_started() {
+    let mut cluster = Cluster::unstarted(policy(1));
+    cluster.restart(0);
+    cluster.core.handle(Moment::default(), Event::Started);
+    cluster.tell(Event::Spawned { worker: WorkerId(1) });
+    let failure = SpawnFailure { kind: FailureKind::Lasting, reason: "exec ./server: not found".into() };
+    let orders = cluster.tell(Event::SpawnFailed { worker: WorkerId(2), failure });
+    assert_eq!(orders, ["close", "tell 1", "0 aborted: shutdown"]);
+    let end = cluster.exits(1);
+    assert_eq!(end, [r#"finish CouldNotStart { reason: "exec ./server: not found" }"#]);
+}
+
 #[test]
 fn alive_asks_nobody_for_a_word_ever() {
     let mut cluster = Cluster::ready(one(Ready::Alive));
@@ -103,10 +197,10 @@ fn all_ready_is_said_once() {
 #[test]
 fn nothing_begins_before_the_start() {
     let mut cluster = Cluster::unstarted(policy(2));
-    assert!(cluster.tell(crate::supervisor::Event::TimePassed).is_empty());
+    assert!(cluster.tell(Event::TimePassed).is_empty());
     assert_eq!(cluster.restart(0), ["0 accepted"]);
     assert!(cluster.notices.is_empty() || !cluster.notices.contains(&Notice::AllReady { workers: 0 }));
-    let orders = cluster.tell(crate::supervisor::Event::Started);
+    let orders = cluster.tell(Event::Started);
     assert_eq!(orders, ["spawn 1 in 0 of 2", "spawn 2 in 0 of 1", "spawn 3 in 1 of 1"]);
 }
 
