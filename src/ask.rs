@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::account::Held;
 use crate::error::{Error, Kind, Result};
 use crate::handle::{ANSWER, Command, Handle};
 use crate::message::{Message, Outgoing};
@@ -31,7 +32,8 @@ impl Reply {
     }
 
     /// Why there is none: [`is_gone`](Error::is_gone) where the worker ended first, [`is_timeout`](Error::is_timeout),
-    /// [`is_full`](Error::is_full) where it does not read its channel, or the text of a handler that failed.
+    /// [`is_full`](Error::is_full) where it does not read its channel, the text of a handler that failed, or why its
+    /// reply was dropped: more than 8 MiB of this worker's wait for callers, or it was no JSON.
     pub fn error(&self) -> Option<&Error> {
         self.outcome.as_ref().err()
     }
@@ -58,7 +60,10 @@ pub(crate) enum Answer {
 /// What became of a worker's part.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Replied(Message),
+    /// With the room that it takes until the caller has it.
+    Replied(Message, Held),
+    /// It came, and could not be kept or read.
+    Dropped(String),
     Died,
     TimedOut,
     QueueFull,
@@ -92,9 +97,10 @@ impl Handle {
             let left = until.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             match heard.recv_timeout(left) {
                 Ok(Answer::One(worker, outcome)) => {
-                    replies.insert(worker.id(), Reply { worker, outcome: outcome.read(worker) });
+                    let (outcome, held) = outcome.read(worker);
+                    replies.insert(worker.id(), (Reply { worker, outcome }, held));
                 }
-                Ok(Answer::All) => return Ok(replies.into_values().collect()),
+                Ok(Answer::All) => return Ok(replies.into_values().map(|(reply, _)| reply).collect()),
                 Ok(Answer::TooBusy) => {
                     return Err(Error::new(Kind::Busy, "a request of the same name is still running"));
                 }
@@ -108,20 +114,23 @@ impl Handle {
 }
 
 impl Outcome {
-    fn read(self, worker: WorkerInfo) -> Result<Message> {
+    /// As the caller gets it, and the room that it takes until then.
+    fn read(self, worker: WorkerInfo) -> (Result<Message>, Option<Held>) {
         let id = worker.id();
-        match self {
-            Outcome::Replied(message) => match message.failure() {
-                None => Ok(message),
-                Some(text) => Err(Error::new(Kind::Worker, format!("worker {id} failed: {text}"))),
+        let error = match self {
+            Outcome::Replied(message, held) => match message.failure() {
+                None => return (Ok(message), Some(held)),
+                Some(text) => Error::new(Kind::Worker, format!("worker {id} failed: {text}")),
             },
-            Outcome::Died => Err(Error::new(Kind::Gone, format!("worker {id} ended before it replied"))),
-            Outcome::TimedOut => {
-                Err(Error::new(Kind::TimedOut, format!("worker {id} did not reply in time")))
+            Outcome::Dropped(cause) => {
+                Error::new(Kind::Worker, format!("worker {id}: its reply was dropped: {cause}"))
             }
+            Outcome::Died => Error::new(Kind::Gone, format!("worker {id} ended before it replied")),
+            Outcome::TimedOut => Error::new(Kind::TimedOut, format!("worker {id} did not reply in time")),
             Outcome::QueueFull => {
-                Err(Error::new(Kind::Full, format!("worker {id}: the queue is full, it was not asked")))
+                Error::new(Kind::Full, format!("worker {id}: the queue is full, it was not asked"))
             }
-        }
+        };
+        (Err(error), None)
     }
 }

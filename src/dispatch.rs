@@ -14,6 +14,7 @@ use std::time::Duration;
 use mio::Waker;
 
 use crate::error::{Error, Result, panic_text};
+use crate::journal;
 use crate::message::Message;
 use crate::peers::WorkerInfo;
 use crate::sys::signal::Mask;
@@ -118,8 +119,11 @@ impl Audience {
         let call = || (*listener.lock().unwrap_or_else(PoisonError::into_inner))(&mail.message, &mail.from);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(call)) {
             self.panics.fetch_add(1, SeqCst);
-            let (cmd, text) = (cmd.escape_debug(), panic_text(&*panic).escape_debug().to_string());
-            log::error!("the listener of {cmd:?} panicked on a message of worker {}: {text}", mail.from.id());
+            let text = panic_text(&*panic);
+            journal::error!(
+                "the listener of `{cmd}` panicked on a message of worker {}: {text}",
+                mail.from.id()
+            );
         }
     }
 }
@@ -265,7 +269,7 @@ impl Shared {
             && self.wanted.swap(false, SeqCst)
             && let Err(error) = self.waker.wake()
         {
-            log::error!("waking the master: {error}");
+            journal::error!("waking the master: {error}");
         }
     }
 

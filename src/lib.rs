@@ -83,6 +83,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("proteus-cluster runs on Linux: it needs clone, epoll, parent-death signals and /proc");
 
+mod account;
 mod api;
 mod ask;
 mod cluster;
@@ -118,6 +119,12 @@ pub mod orders {
     pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
         crate::api::routes::ROUTES.iter().map(|route| (route.path, route.meaning))
     }
+}
+
+/// Text from workers, made safe for a terminal.
+#[doc(hidden)]
+pub mod escape {
+    pub use crate::journal::escape::{json, text};
 }
 
 #[doc(hidden)]

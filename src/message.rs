@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 pub(crate) use self::framer::{Framer, Line, MAX_LINE};
 #[cfg(feature = "logger")]
 pub(crate) use self::log_line::encode as encode_record;
-pub(crate) use self::log_line::{LogLine, Pairs};
+pub(crate) use self::log_line::{LONGEST_MESSAGE, LogLine, Pairs};
 pub use self::user::Message;
 pub(crate) use self::user::{Outgoing, failure_line, reply_line};
 

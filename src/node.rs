@@ -10,12 +10,19 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::account::cut;
 use crate::config::{ListenAddress, UNIX_PATH_BYTES};
 use crate::message::{FromWorker, Garbage, Message};
 
 /// Flags of `queryServer`, as Node's libuv numbers them.
 const ONLY_IPV6: u64 = 1;
 const REUSE_ADDRESS: u64 = 4;
+
+/// The longest key of a listener, many times what any address takes: it is kept, and sent back.
+const LONGEST_KEY: usize = 1 << 10;
+
+/// What a handle takes beside its key while it waits.
+const HANDLE_OVERHEAD: usize = 1 << 10;
 
 /// A handle that got lost on its way (its receiver was out of descriptors) is sent again so many times.
 const TRIES: u32 = 3;
@@ -143,10 +150,13 @@ impl Query {
         let part = |name: &str| text(&value[name]);
         let parts = ["address", "port", "addressType", "fd", "index"].map(part);
         let flags = value["flags"].as_u64().unwrap_or(0);
+        let mut key = parts.join(":");
+        let target = if key.len() > LONGEST_KEY { Err(libc::EINVAL) } else { Target::parse(value) };
+        cut(&mut key, LONGEST_KEY);
         Ok(Query {
             seq: seq_of(value)?,
-            key: parts.join(":"),
-            target: Target::parse(value),
+            key,
+            target,
             options: Options { only_ipv6: flags & ONLY_IPV6 != 0, reuse_address: flags & REUSE_ADDRESS != 0 },
             data: value["data"].clone(),
         })
@@ -211,6 +221,11 @@ fn unix(path: &str) -> Result<ListenAddress, i32> {
 }
 
 impl Query {
+    /// Bytes that its answer takes while it waits: the key stands in two lines and in a list.
+    pub(crate) fn cost(&self) -> usize {
+        HANDLE_OVERHEAD + 3 * self.key.len()
+    }
+
     /// A relative path becomes absolute, from the worker's directory.
     pub(crate) fn resolved(mut self, directory: &Path) -> Self {
         if let Ok(Target::Addresses { candidates, .. }) = &mut self.target {
@@ -283,6 +298,13 @@ pub(crate) struct Grant<H> {
     /// The master's name of the listener: a worker has each open once at most.
     pub(crate) name: String,
     pub(crate) data: Value,
+}
+
+impl<H> Grant<H> {
+    pub(crate) fn map<T>(self, change: impl FnOnce(H) -> T) -> Grant<T> {
+        let Grant { handle, kind, name, data } = self;
+        Grant { handle: change(handle), kind, name, data }
+    }
 }
 
 impl<H: Clone> Peer<H> {

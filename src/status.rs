@@ -85,6 +85,10 @@ pub struct WorkerStatus {
     pub messages_out: u64,
     /// Panics of its message handlers.
     pub handler_panics: u64,
+    /// Bytes that it makes the master hold: log lines, replies, answers and handles that wait, and its own words.
+    pub held_bytes: u64,
+    /// Lines of it, and to it, that were dropped or refused.
+    pub lines_dropped: u64,
     /// How the slot's previous worker ended.
     pub last_exit: Option<ExitRecord>,
 }
@@ -225,6 +229,8 @@ impl WorkerStatus {
             messages_in: 0,
             messages_out: 0,
             handler_panics: 0,
+            held_bytes: 0,
+            lines_dropped: 0,
             last_exit: view.last_exit.map(ExitRecord::of),
         }
     }

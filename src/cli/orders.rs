@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use proteus_cluster::escape;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
@@ -113,7 +114,7 @@ fn ask(words: &Words) -> Result<ExitCode, Refusal> {
     let message = json(words)?;
     let master = Master::find(words)?;
     match master.post("/sync_send", message, LONGEST_REPLY) {
-        Ok(answer) if answer.status == 200 => print(&format!("{}\n", answer.body)),
+        Ok(answer) if answer.status == 200 => print(&format!("{}\n", escape::json(answer.body))),
         spoken => not_done(&master, spoken),
     }
 }
@@ -125,7 +126,7 @@ fn status(words: &Words) -> Result<ExitCode, Refusal> {
         spoken => return not_done(&master, spoken),
     };
     if words.has("json") {
-        return print(&format!("{}\n", answer.body));
+        return print(&format!("{}\n", escape::json(answer.body)));
     }
     let table = serde_json::from_str(&answer.body).ok().and_then(|status| table::status(&status));
     print(&table.ok_or_else(|| format!("what {master} answers is no status of a cluster"))?)
@@ -150,7 +151,8 @@ fn wait_for(words: &Words, path: &str, progress: &Progress) -> Result<ExitCode, 
             let reason = verdict["reason"].as_str().unwrap_or("no reason given");
             let causes = table::causes(&verdict);
             let rest = if causes.is_empty() { "" } else { "; the old workers stay" };
-            let first = format!("{noun} {}: {}{rest}", outcome.unwrap_or_default(), table::plain(reason));
+            let [outcome, reason] = [outcome.unwrap_or_default(), reason].map(table::plain);
+            let first = format!("{noun} {outcome}: {reason}{rest}");
             let lines: Vec<String> = std::iter::once(first).chain(causes).collect();
             Ok(failed(&lines.join("\n")))
         }

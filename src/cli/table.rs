@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use proteus_cluster::escape;
 use serde_json::Value;
 
 /// `/status` as text, or `None` when it is none.
@@ -112,7 +113,7 @@ pub(super) fn causes(verdict: &Value) -> Vec<String> {
 
 /// `crashed (signal 9): reason`.
 fn ending(exit: &Value) -> Option<String> {
-    let mut text = exit["cause"].as_str()?.to_owned();
+    let mut text = plain(exit["cause"].as_str()?);
     if let Some(code) = exit["code"].as_i64() {
         let _ = write!(text, " (exit status {code})");
     }
@@ -137,17 +138,9 @@ fn word(value: &Value) -> String {
     }
 }
 
-/// Text from a worker, with nothing in it that would steer a terminal.
+/// Text from a worker, with nothing in it that would steer a terminal or forge a line.
 pub(super) fn plain(text: &str) -> String {
-    let mut safe = String::new();
-    for letter in text.chars() {
-        if letter.is_control() && letter != '\t' {
-            safe.extend(letter.escape_default());
-        } else {
-            safe.push(letter);
-        }
-    }
-    safe
+    escape::text(text).into_owned()
 }
 
 /// `850ms`, `12.5s`, `3m20s`, `5h02m` or `3d04h`.
@@ -184,11 +177,12 @@ mod tests {
             "workers": [
                 { "id": 7, "slot": 0, "pid": 1231, "generation": 3, "state": "ready", "uptimeMs": 1200,
                   "rssBytes": 2_097_152, "cpuPercent": 0.44, "respawns": 2, "messagesIn": 10, "messagesOut": 4,
-                  "lastExit": { "cause": "crashed", "code": null, "signal": 9, "reason": null, "stderr": [] } },
+                  "lastExit": { "cause": "crashed", "code": null, "signal": 9, "reason": "a\nb\tc \u{202e}d\u{2028}", "stderr": [] } },
                 { "id": 12, "slot": 1, "pid": null, "generation": 3, "state": "backoff", "uptimeMs": 0,
                   "rssBytes": null, "cpuPercent": null, "respawns": 0, "lastExit": null },
             ],
-            "listeners": [{ "name": "http", "address": "127.0.0.1:8080" }],
+            "listeners": [{ "name": "http", "address": "127.0.0.1:8080" },
+                          { "name": "unix:/a\n\u{1b}[2J", "address": "unix:/a\n\u{1b}[2J" }],
             "restart": { "id": 2, "state": "aborted", "replaced": 0, "total": 2, "reason": "worker 9 \u{1b}[31mfailed" },
             "forks": { "crashes": 3, "planned": 8, "budgetLeft": 97 },
             "dropped": { "messages": 0, "logLines": 1 },
@@ -197,10 +191,11 @@ mod tests {
 master 1200 running, generation 3, up 1d02h, version 0.1.0
 restart 2 aborted, 0 of 2 workers replaced: worker 9 \\u{1b}[31mfailed
 http on 127.0.0.1:8080
+unix:/a\\n\\u{1b}[2J on unix:/a\\n\\u{1b}[2J
 3 crashes (budget left 97), 8 planned replacements, 0 messages and 1 log lines dropped
 
 ID  SLOT   PID  GEN  STATE      UP  MEMORY   CPU  CRASHES  LAST EXIT
- 7     0  1231    3  ready    1.2s    2.0M  0.4%        2  crashed (signal 9)
+ 7     0  1231    3  ready    1.2s    2.0M  0.4%        2  crashed (signal 9): a\\nb\\tc \\u{202e}d\\u{2028}
 12     1     -    3  backoff   0ms       -     -        0  -
 ";
         assert_eq!(status(&seen).as_deref(), Some(text));

@@ -16,7 +16,7 @@ pub(crate) fn bytes(bytes: &[u8]) -> Cow<'_, str> {
 
 /// Escapes control characters (C0, DEL and C1), line separators, and what turns the direction of text: `\n`,
 /// `\t`, `\u{1b}`. Everything else stays as it is, backslashes too.
-pub(crate) fn text(text: &str) -> Cow<'_, str> {
+pub fn text(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
     }
@@ -32,7 +32,7 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
 }
 
 /// The same for text that is JSON already: what is harmful stands within its strings, and is written as JSON would.
-pub(crate) fn json(text: String) -> String {
+pub fn json(text: String) -> String {
     if !text.contains(is_harmful) {
         return text;
     }

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use crate::account::{Account, Kind};
+
 /// Bytes that may wait, overhead included: some tens of thousands of lines.
 const ROOM: usize = 16 << 20;
-/// Of these, what one worker may take: a flood by one of them leaves room for the others.
-const SHARE: usize = 8 << 20;
 /// Beyond them, for the master itself: it must be heard whatever the workers do.
 const RESERVE: usize = 1 << 20;
 
@@ -23,24 +23,24 @@ impl Gauge {
         Gauge { held: AtomicUsize::new(0), dropped: AtomicU64::new(0), waking: AtomicBool::new(false) }
     }
 
-    /// Takes room for `cost` bytes, if there is any: of the worker's share, or of all for the master itself.
-    pub(super) fn admit(&self, cost: usize, worker: Option<&Share>) -> bool {
-        let Some(share) = worker else { return take(&self.held, cost, ROOM + RESERVE) };
-        if !take(&share.0, cost, SHARE) {
+    /// Takes room for `cost` bytes, if there is any: of the worker's account as well, or of all for the master itself.
+    pub(super) fn admit(&self, cost: usize, worker: Option<&Account>) -> bool {
+        let Some(account) = worker else { return take(&self.held, cost, ROOM + RESERVE) };
+        if !account.admit(Kind::Log, cost) {
             return false;
         }
         let fits = take(&self.held, cost, ROOM);
         if !fits {
-            share.0.fetch_sub(cost, Relaxed);
+            account.release(Kind::Log, cost);
         }
         fits
     }
 
     /// Gives room back.
-    pub(super) fn release(&self, cost: usize, worker: Option<&Share>) {
+    pub(super) fn release(&self, cost: usize, worker: Option<&Account>) {
         self.held.fetch_sub(cost, Relaxed);
-        if let Some(share) = worker {
-            share.0.fetch_sub(cost, Relaxed);
+        if let Some(account) = worker {
+            account.release(Kind::Log, cost);
         }
     }
 
@@ -61,10 +61,6 @@ impl Gauge {
         self.dropped.load(Relaxed)
     }
 }
-
-/// What one worker holds of the room.
-#[derive(Debug, Default)]
-pub(super) struct Share(AtomicUsize);
 
 fn take(held: &AtomicUsize, cost: usize, room: usize) -> bool {
     let before = held.fetch_add(cost, Relaxed);
@@ -93,8 +89,9 @@ mod tests {
 
     #[test]
     fn a_worker_has_its_share_and_the_master_a_reserve() {
+        const SHARE: usize = Kind::Log.most();
         let gauge = Gauge::new();
-        let [flood, quiet, third] = [(); 3].map(|()| Share::default());
+        let [flood, quiet, third] = [(); 3].map(|()| Account::default());
         assert!(gauge.admit(SHARE, Some(&flood)));
         assert!(!gauge.admit(1, Some(&flood)), "its share is used up");
         assert!(gauge.admit(ROOM - SHARE, Some(&quiet)), "which leaves the others' room");

@@ -17,6 +17,7 @@ mod record;
 pub(crate) mod series;
 mod sink;
 mod thread;
+pub(crate) mod throttle;
 
 use std::fmt;
 use std::io;
@@ -35,9 +36,10 @@ pub(crate) use record::{Origin, Output, Record, Sent, Stream};
 #[cfg(feature = "logger")]
 pub(crate) use thread::Formatter;
 
+use crate::account::Account;
 use crate::sys::exit::{self, LastWord};
 use crate::sys::signal::Mask;
-use gauge::{Gauge, Share};
+use gauge::Gauge;
 use lines::Lines;
 
 use crate::message::LogLine;
@@ -179,7 +181,7 @@ pub(crate) fn write(level: log::Level, target: &'static str, place: Place, messa
     }
     let record = Record::own(level, target, place, message.to_string());
     if let Err(Item::Record(record)) = put(Item::Record(record)) {
-        record.tell(&mut |record, _| log::logger().log(record));
+        record.tell(manner(), &mut |record, _| log::logger().log(record));
     }
 }
 
@@ -294,10 +296,10 @@ impl Item {
     }
 
     /// Whose share of the room it takes.
-    fn share(&self) -> Option<&Share> {
+    fn share(&self) -> Option<&Account> {
         match self {
-            Item::Output(output) => Some(&output.origin.share),
-            Item::Sent(sent) => Some(&sent.origin.share),
+            Item::Output(output) => Some(&output.origin.account),
+            Item::Sent(sent) => Some(&sent.origin.account),
             Item::Record(_) => None,
             #[cfg(feature = "logger")]
             Item::Line(_) | Item::Format(_) => None,

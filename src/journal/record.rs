@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::Place;
 use super::escape;
-use super::gauge::Share;
 use super::lines::Lines;
+use crate::account::Account;
 use crate::message::LogLine;
 
 /// A worker as the log names it.
@@ -19,12 +19,13 @@ pub(crate) struct Origin {
     pub(crate) worker: u64,
     pub(crate) slot: usize,
     pub(crate) pid: u32,
-    pub(super) share: Share,
+    /// What it makes the master hold.
+    pub(crate) account: Arc<Account>,
 }
 
 impl Origin {
     pub(crate) fn new(worker: u64, slot: usize, pid: u32) -> Arc<Self> {
-        Arc::new(Origin { worker, slot, pid, share: Share::default() })
+        Arc::new(Origin { worker, slot, pid, account: Arc::default() })
     }
 }
 
@@ -124,12 +125,14 @@ impl Record {
         self.message.capacity()
     }
 
-    pub(super) fn tell(&self, tell: Tell<'_>) {
+    /// What others have said may stand in the message: it is escaped here, once, for all who log.
+    pub(super) fn tell(&self, manner: Manner, tell: Tell<'_>) {
+        let text = manner.safe(&self.message);
         let mut builder = log::Record::builder();
         builder.level(self.level).target(&self.target);
         builder.module_path_static(Some(self.place.module)).file_static(Some(self.place.file));
         builder.line(Some(self.place.line));
-        tell(&builder.args(format_args!("{}", self.message)).build(), None);
+        tell(&builder.args(format_args!("{text}")).build(), None);
     }
 }
 
@@ -208,4 +211,33 @@ pub(crate) fn named(record: &log::Record<'_>, worker: &Origin, tell: impl FnOnce
     named.module_path(record.module_path()).file(record.file()).line(record.line());
     named.key_values(record.key_values());
     tell(&named.args(format_args!("{worker}: {}", record.args())).build());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a logger is handed of a message that somebody else's words stand in.
+    fn told(message: &str, manner: Manner) -> String {
+        let place = Place { module: "m", file: "f.rs", line: 1 };
+        let record = Record::own(log::Level::Warn, "proteus_cluster", place, message.to_owned());
+        let mut told = String::new();
+        record.tell(manner, &mut |record, _| told = record.args().to_string());
+        told
+    }
+
+    #[test]
+    fn the_masters_own_lines_are_escaped_where_they_are_made() {
+        let table = [
+            ("plain, with \"quotes\" and \\ and é", "plain, with \"quotes\" and \\ and é"),
+            ("listener at unix:/a\nb\u{1b}[31m: in use", "listener at unix:/a\\nb\\u{1b}[31m: in use"),
+            ("a\r\tb\0\u{7f}\u{9b}2J", "a\\r\\tb\\0\\u{7f}\\u{9b}2J"),
+            ("\u{202e}back\u{2028}", "\\u{202e}back\\u{2028}"),
+        ];
+        for (message, expected) in table {
+            assert_eq!(told(message, Manner::Plain), expected);
+            assert_eq!(told(message, Manner::Styled), expected);
+            assert_eq!(told(message, Manner::Json), message, "JSON has escapes of its own");
+        }
+    }
 }

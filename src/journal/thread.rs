@@ -74,7 +74,7 @@ impl Scribe<'_> {
     fn tell(&mut self, words: &Item) {
         let mut hand_on = |record: &log::Record<'_>, worker: Option<&Origin>| self.hand_on(record, worker);
         match words {
-            Item::Record(record) => record.tell(&mut hand_on),
+            Item::Record(record) => record.tell(super::manner(), &mut hand_on),
             Item::Sent(sent) => sent.tell(super::manner(), &mut hand_on),
             Item::Output(output) => output.tell(super::manner(), &mut hand_on),
             #[cfg(feature = "logger")]
@@ -91,12 +91,12 @@ impl Scribe<'_> {
     fn tell_last_word(&mut self, record: &Record) {
         self.write();
         let is_seen = if self.formatter.is_some() {
-            record.tell(&mut |record, worker| self.hand_on(record, worker));
+            record.tell(super::manner(), &mut |record, worker| self.hand_on(record, worker));
             let is_shown = !self.batch.is_empty();
             is_shown && self.sink.write(&self.batch).is_ok() && matches!(self.sink, Sink::Stderr)
         } else {
             let mut is_shown = false;
-            record.tell(&mut |record, _| {
+            record.tell(super::manner(), &mut |record, _| {
                 is_shown = record.level() <= log::max_level() && log::logger().enabled(record.metadata());
                 self.hand_over(record);
             });
@@ -185,7 +185,7 @@ impl Scribe<'_> {
     fn say(&mut self, level: log::Level, message: String) {
         let place = Place { module: module_path!(), file: file!(), line: line!() };
         let record = Record::own(level, "proteus_cluster", place, message);
-        record.tell(&mut |record, worker| self.hand_on(record, worker));
+        record.tell(super::manner(), &mut |record, worker| self.hand_on(record, worker));
     }
 
     /// A trouble with the file is told where somebody may see it at once: on stderr.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 
 use super::Master;
+use super::complaints::Complaint;
+use crate::account::Kind;
 use crate::ask::{Answer, Ask, Outcome};
 use crate::message::Message;
 use crate::peers::WorkerInfo;
@@ -44,12 +46,29 @@ impl Master {
         match self.requests.hear(worker, message.cmd(), message.request()) {
             Hearing::Message => return Some(message),
             Hearing::Reply(number) => {
-                self.tell(number, worker, Outcome::Replied(message));
+                let outcome = self.keep_reply(worker, message);
+                self.tell(number, worker, outcome);
                 self.finish_if_settled(number);
             }
             Hearing::Late => {}
         }
         None
+    }
+
+    /// It waits with the caller until all have replied, as far as its worker's account goes.
+    fn keep_reply(&mut self, worker: WorkerId, message: Message) -> Outcome {
+        let account = self.processes.get(&worker).map(|process| &process.origin.account);
+        if let Some(held) = account.and_then(|account| account.take(Kind::Replies, message.size())) {
+            return Outcome::Replied(message, held);
+        }
+        if let Some(account) = account {
+            account.count_dropped(1);
+        }
+        self.peers.count_dropped(1);
+        let cause =
+            format!("more than {} MiB of its replies wait for their callers", Kind::Replies.most() >> 20);
+        self.complain(worker, Complaint::ReplyDropped, || format!(": a reply was dropped: {cause}"));
+        Outcome::Dropped(cause)
     }
 
     /// The worker will reply to nothing any more.

@@ -8,7 +8,7 @@ use mio::unix::pipe::Receiver;
 
 use super::channel::Rest;
 use crate::journal::lines::{Cutter, LastLines, Lines};
-use crate::journal::{self, Origin, Stream, escape};
+use crate::journal::{self, Origin, Stream};
 
 /// What is read from one stream in one turn of the loop, so that a flood starves nobody: as much as a pipe holds.
 const TURN: usize = 64 * 1024;
@@ -85,7 +85,7 @@ impl Capture {
             let rest = self.tap(stream).cutter.finish();
             self.put(stream, rest);
         }
-        self.last.iter().map(|line| escape::bytes(line).into_owned()).collect()
+        self.last.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
     }
 
     /// The other end is closed: what was left without a newline is a line now. Returns the pipe, to be

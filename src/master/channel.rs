@@ -26,9 +26,18 @@ pub(super) struct Channel {
 #[derive(Debug)]
 enum Flow {
     Open,
-    /// The listeners have no room for this message. Until they have, what follows stays where it is: for as long
-    /// the worker cannot be heard, and so is not hung.
-    Paused(Box<Mail>),
+    /// Something has no room for more. Until it has, what follows stays where it is: for as long the worker cannot
+    /// be heard, and so is not hung.
+    Paused(Pause),
+}
+
+/// What has no room.
+#[derive(Debug)]
+pub(super) enum Pause {
+    /// The listeners, for this message.
+    Listeners(Box<Mail>),
+    /// The worker itself: it does not read the answers to what it asks.
+    Answers,
 }
 
 /// What is left in the socket after a turn.
@@ -60,24 +69,24 @@ impl Channel {
         Arc::clone(&self.socket)
     }
 
-    /// Whether the master has stopped reading it for want of room.
-    pub(super) fn is_paused(&self) -> bool {
-        match self.flow {
-            Flow::Open => false,
-            Flow::Paused(_) => true,
+    /// Why the master has stopped reading it, if it has.
+    pub(super) fn paused(&self) -> Option<&Pause> {
+        match &self.flow {
+            Flow::Open => None,
+            Flow::Paused(pause) => Some(pause),
         }
     }
 
     /// Takes no more lines until [`Channel::resume`].
-    pub(super) fn pause(&mut self, mail: Mail) {
-        self.flow = Flow::Paused(Box::new(mail));
+    pub(super) fn pause(&mut self, pause: Pause) {
+        self.flow = Flow::Paused(pause);
     }
 
-    /// Opens it again; the message for which there was no room, if it was paused.
+    /// Opens it again; the message for which there was no room, if it was paused for one.
     pub(super) fn resume(&mut self) -> Option<Mail> {
         match std::mem::replace(&mut self.flow, Flow::Open) {
-            Flow::Open => None,
-            Flow::Paused(mail) => Some(*mail),
+            Flow::Open | Flow::Paused(Pause::Answers) => None,
+            Flow::Paused(Pause::Listeners(mail)) => Some(*mail),
         }
     }
 

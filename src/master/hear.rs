@@ -1,16 +1,18 @@
 //! What workers say on their channels: lines to facts for the core, and messages to their listeners.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::sync::Arc;
 
 use super::Master;
-use super::channel::Rest;
+use super::channel::{Pause, Rest};
+use super::complaints::Complaint;
 use super::token::Source;
+use crate::account::{Kind, cut};
 use crate::dispatch::Mail;
 use crate::journal;
-use crate::message::{FromWorker, Garbage, Line, LogLine, Message};
+use crate::message::{FromWorker, Garbage, LONGEST_MESSAGE, Line, LogLine, Message};
 use crate::node::{self, Heard, Peer};
-use crate::supervisor::{Event, Moment, WorkerId};
+use crate::supervisor::{Event, WorkerId};
 
 /// Turns of reading after a worker's end: its last words fit into one socket buffer, and a
 /// grandchild that goes on writing must not hold us.
@@ -19,6 +21,9 @@ const LAST_TURNS: usize = 4;
 /// Lines that are taken from one channel in one turn: short ones cost more than their bytes.
 const LINES: usize = 512;
 
+/// What a name of a request takes beside its letters.
+const NAME_OVERHEAD: usize = 64;
+
 /// What is done with a message for which the listeners have no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Crowded {
@@ -26,16 +31,6 @@ enum Crowded {
     Pause,
     /// Its worker has ended: it is taken all the same, up to a limit.
     Squeeze,
-}
-
-/// How often the log says that a worker's lines are dropped.
-const SAY_EVERY: Duration = Duration::from_secs(1);
-
-/// What the log has not said yet of a worker's lines that were dropped.
-#[derive(Debug, Default)]
-pub(super) struct Refusals {
-    unsaid: u64,
-    said: Option<Moment>,
 }
 
 /// Lines of one turn that could not be taken.
@@ -49,7 +44,13 @@ impl Master {
     pub(super) fn read_channel(&mut self, worker: WorkerId) {
         let Some(process) = self.processes.get_mut(&worker) else { return };
         process.outbox.flush();
-        if process.channel.is_paused() && !self.dispatch.has_room() {
+        let must_wait = match process.channel.paused() {
+            None => false,
+            Some(Pause::Listeners(_)) => !self.dispatch.has_room(),
+            // Once some are written the loop comes back.
+            Some(Pause::Answers) => process.origin.account.is_spent(Kind::Answers),
+        };
+        if must_wait {
             return;
         }
         // What was left of another turn comes first; only then is there room for more.
@@ -73,7 +74,7 @@ impl Master {
 
     /// The listeners have room again.
     pub(super) fn resume_channels(&mut self) {
-        let paused = self.processes.iter().filter(|(_, process)| process.channel.is_paused());
+        let paused = self.processes.iter().filter(|(_, process)| process.channel.paused().is_some());
         self.unfinished.extend(paused.map(|(worker, _)| Source::Channel(*worker)));
     }
 
@@ -88,7 +89,7 @@ impl Master {
             }
         }
         self.note_torn_line(worker);
-        self.report_the_rest(worker);
+        self.complain_of_the_rest(worker);
     }
 
     fn note_torn_line(&mut self, worker: WorkerId) {
@@ -104,12 +105,15 @@ impl Master {
     /// Acts on the whole lines that have come, in order; only so many at a time.
     fn take_lines(&mut self, worker: WorkerId, crowded: Crowded) -> Left {
         let Some(process) = self.processes.get_mut(&worker) else { return Left::Nothing };
-        let before = process.channel.is_paused();
+        let account = Arc::clone(&process.origin.account);
+        // It must read the answers that it has before it may ask for more; last words ask for nothing.
+        let must_read_first = || crowded == Crowded::Pause && account.is_spent(Kind::Answers);
+        let before = process.channel.paused().is_some();
         let (first, mut lines) = (process.channel.resume(), process.channel.take_lines());
         let (mut mail, mut refused) = (Vec::new(), Refused::default());
         let mut held = first.and_then(|first| self.offer(first, crowded, &mut mail, &mut refused));
         for _ in 0..LINES {
-            if held.is_some() {
+            if held.is_some() || must_read_first() {
                 break;
             }
             let Some(line) = lines.pop_front() else { break };
@@ -118,7 +122,9 @@ impl Master {
         }
         self.dispatch.push(mail);
         self.report_refused(worker, refused);
-        let left = self.leave(worker, held, lines);
+        let pause = held.map(|held| Pause::Listeners(Box::new(held)));
+        let pause = pause.or_else(|| must_read_first().then_some(Pause::Answers));
+        let left = self.leave(worker, pause, lines);
         match (before, left) {
             (false, Left::Paused) => self.events.push_back(Event::ChannelPaused { worker }),
             (true, Left::Nothing | Left::Lines) => self.events.push_back(Event::ChannelResumed { worker }),
@@ -127,13 +133,13 @@ impl Master {
         left
     }
 
-    fn leave(&mut self, worker: WorkerId, held: Option<Mail>, lines: VecDeque<Line>) -> Left {
+    fn leave(&mut self, worker: WorkerId, pause: Option<Pause>, lines: VecDeque<Line>) -> Left {
         let Some(process) = self.processes.get_mut(&worker) else { return Left::Nothing };
         let some = !lines.is_empty();
         process.channel.put_back(lines);
-        match held {
-            Some(held) => {
-                process.channel.pause(held);
+        match pause {
+            Some(pause) => {
+                process.channel.pause(pause);
                 Left::Paused
             }
             None if some => Left::Lines,
@@ -159,16 +165,18 @@ impl Master {
             }
             Ok(FromWorker::Ready) => self.events.push_back(Event::SaidReady { worker }),
             Ok(FromWorker::Alive) => self.events.push_back(Event::SaidAlive { worker }),
-            Ok(FromWorker::Failed { reason }) => self.events.push_back(Event::SaidFailed { worker, reason }),
+            Ok(FromWorker::Failed { reason }) => self.note_failure(worker, reason),
             Ok(FromWorker::Listen { address }) => self.answer_listen(worker, address),
-            Ok(FromWorker::Answers { to }) => self.requests.note_echo(worker, to),
-            Ok(FromWorker::Panicked { text }) => self.note_panic(worker, &text),
+            Ok(FromWorker::Answers { to }) => self.note_answers(worker, to, refused),
+            Ok(FromWorker::Panicked { text }) => self.note_panic(worker, text),
             Ok(FromWorker::User(message)) => return self.take_message(worker, message),
             Ok(FromWorker::RestartMe) => self.events.push_back(Event::SaidRestartMe { worker }),
             Ok(FromWorker::Log(line)) => self.put_in_log(worker, line),
             Ok(FromWorker::LogDropped { count }) => journal::lost_by_worker(count),
             Ok(FromWorker::Reserved(_)) => {
-                journal::debug!("worker {worker}: a reserved line that this version has no use for");
+                self.complain(worker, Complaint::Strange, || {
+                    ": a reserved line that this version has no use for".into()
+                });
             }
             Err(cause) => refused.add(cause),
         }
@@ -189,8 +197,28 @@ impl Master {
         }
     }
 
-    fn note_panic(&mut self, worker: WorkerId, text: &str) {
-        journal::error!("worker {worker}: a message handler panicked: {}", text.escape_debug());
+    fn note_failure(&mut self, worker: WorkerId, reason: String) {
+        let Some(process) = self.processes.get(&worker) else { return };
+        let reason = process.origin.account.keep_text(Kind::Reason, reason);
+        self.events.push_back(Event::SaidFailed { worker, reason });
+    }
+
+    /// A name is kept as long as the worker lives: there is room for what a program has, and no more.
+    fn note_answers(&mut self, worker: WorkerId, name: String, refused: &mut Refused) {
+        let Some(process) = self.processes.get(&worker) else { return };
+        if self.requests.does_echo(worker, &name) {
+            return;
+        }
+        if process.origin.account.admit(Kind::Names, NAME_OVERHEAD + name.len()) {
+            self.requests.note_echo(worker, name);
+        } else {
+            refused.add("PROTEUS_ANSWERS: the names of its requests are too many or too long".into());
+        }
+    }
+
+    fn note_panic(&mut self, worker: WorkerId, mut text: String) {
+        cut(&mut text, LONGEST_MESSAGE);
+        self.complain(worker, Complaint::HandlerPanicked, || format!(": a message handler panicked: {text}"));
         if let Some(process) = self.processes.get_mut(&worker) {
             process.handler_panics += 1;
         }
@@ -229,31 +257,15 @@ impl Master {
         None
     }
 
-    /// Counts each, and logs a line for them all, once in a while: a worker that floods its channel must not flood
-    /// the log as well.
+    /// Counts each, and says it once in a while: a worker that floods its channel must not flood the log as well.
     fn report_refused(&mut self, worker: WorkerId, refused: Refused) {
         let Some(first) = refused.first else { return };
         self.peers.count_dropped(refused.count);
-        let now = self.now();
-        let Some(process) = self.processes.get_mut(&worker) else { return };
-        let refusals = &mut process.refusals;
-        refusals.unsaid += refused.count;
-        if refusals.said.is_none_or(|at| now - at >= SAY_EVERY) {
-            journal::warn!(
-                "worker {worker}: lines on its channel dropped: {}; the last for this: {first}",
-                refusals.unsaid
-            );
-            *refusals = Refusals { unsaid: 0, said: Some(now) };
-        }
-    }
-
-    fn report_the_rest(&self, worker: WorkerId) {
-        if let Some(process) = self.processes.get(&worker)
-            && process.refusals.unsaid > 0
-        {
-            let count = process.refusals.unsaid;
-            journal::warn!("worker {worker}: more lines on its channel dropped before its end: {count}");
-        }
+        let Some(process) = self.processes.get(&worker) else { return };
+        process.origin.account.count_dropped(refused.count);
+        self.complain_of(worker, Complaint::LinesDropped, refused.count, |count| {
+            format!(": lines on its channel dropped: {count}; the last for this: {first}")
+        });
     }
 }
 

@@ -9,16 +9,20 @@ use std::time::Duration;
 use mio::Waker;
 
 use super::Master;
+use super::complaints::Complaint;
 use super::offload::Offload;
 use super::on_demand::{Asker, Bound, Found, bind_path};
-use crate::error::{Error, Result};
-use crate::journal;
+use crate::account::cut;
+use crate::error::{Error, Kind, Result};
 use crate::message::ToWorker;
 use crate::node::Query;
 use crate::supervisor::{Jobs, WorkerId};
 
 /// How long a worker waits for a path to be bound before it hears that this cannot be done.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is asked for may be no longer, many times what any address takes: the answer repeats it.
+const LONGEST_ADDRESS: usize = 1 << 10;
 
 /// Paths on their way to be bound, each on a thread of its own.
 #[derive(Debug)]
@@ -41,7 +45,12 @@ pub(super) enum Wish {
 }
 
 impl Master {
-    pub(super) fn answer_listen(&mut self, worker: WorkerId, address: String) {
+    pub(super) fn answer_listen(&mut self, worker: WorkerId, mut address: String) {
+        if address.len() > LONGEST_ADDRESS {
+            let reason = format!("an address of {} bytes; {LONGEST_ADDRESS} are the most", address.len());
+            cut(&mut address, LONGEST_ADDRESS);
+            return self.refuse(worker, Wish::Own { address }, Error::new(Kind::Start, reason));
+        }
         let Some(process) = self.processes.get(&worker) else { return };
         let asker = Asker { slot: process.slot, generation: process.generation };
         match self.listeners.on_demand(&address, asker) {
@@ -119,7 +128,7 @@ impl Master {
     fn refuse(&mut self, worker: WorkerId, wish: Wish, error: Error) {
         match wish {
             Wish::Own { address } => {
-                journal::warn!("worker {worker} asked to listen: {error}");
+                self.complain(worker, Complaint::ListenRefused, || format!(" asked to listen: {error}"));
                 self.send_listening(worker, address, Err(error));
             }
             Wish::Node(query) => self.refuse_query(worker, &query, &error),

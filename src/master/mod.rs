@@ -7,6 +7,7 @@
 mod ask;
 mod capture;
 mod channel;
+mod complaints;
 mod hear;
 mod listen;
 pub(crate) mod listener;
@@ -249,6 +250,8 @@ impl Master {
                 row.messages_in = process.messages_in;
                 row.handler_panics = process.handler_panics;
                 row.messages_out = process.outbox.taken();
+                row.held_bytes = process.origin.account.held();
+                row.lines_dropped = process.origin.account.dropped();
             }
         }
         status.master.listener_panics = self.audience.panics();

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Master;
+use super::complaints::Complaint;
 use super::listen::Wish;
 use super::on_demand::{Asker, Found};
 use super::program::SCRIPTS;
+use crate::account::{Held, Kind};
 use crate::config::Config;
 use crate::dispatch::Mail;
 use crate::error::Error;
-use crate::journal;
 use crate::node::{self, Attention, FromNode, Parcel, Peer, Query};
 use crate::supervisor::{Event, WorkerId};
 
@@ -37,7 +38,14 @@ impl Dialect {
 }
 
 /// The conversation with a Node worker.
-pub(super) type NodePeer = Peer<Arc<OwnedFd>>;
+pub(super) type NodePeer = Peer<Handle>;
+
+/// A descriptor that waits to be sent, with the room that it takes of the worker's account.
+#[derive(Clone, Debug)]
+pub(super) struct Handle {
+    fd: Arc<OwnedFd>,
+    _held: Arc<Held>,
+}
 
 impl Master {
     /// A message that came with a handle comes back.
@@ -60,7 +68,9 @@ impl Master {
                 self.events.push_back(Event::SaidLeaving { worker });
             }
             FromNode::Gift(message) => {
-                journal::debug!("worker {worker} sent a handle with a message; it was closed");
+                self.complain(worker, Complaint::Strange, || {
+                    " sent a handle with a message; it was closed".into()
+                });
                 self.deliver(worker, [(node::gift_arrived(), None)]);
                 return self.take_message(worker, message?);
             }
@@ -73,17 +83,24 @@ impl Master {
     pub(super) fn answer_query(&mut self, worker: WorkerId, query: Query) {
         let Some(process) = self.processes.get(&worker) else { return };
         let asker = Asker { slot: process.slot, generation: process.generation };
+        let held = process.origin.account.take(Kind::Handles, query.cost());
         if self.converse(worker, Peer::asks) != Some(Attention::Answer) {
             return;
         }
         self.events.push_back(Event::SaidHello { worker });
+        let Some(held) = held.map(Arc::new) else {
+            let reason = "it does not take the handles that it was sent, and more are not kept for it";
+            let full = io::Error::new(io::ErrorKind::QuotaExceeded, reason);
+            return self.refuse_query(worker, &query, &Error::start("listen", full));
+        };
         let query = query.resolved(&worker_directory(&self.config));
-        self.grant_query(worker, query, asker);
+        self.grant_query(worker, query, asker, held);
     }
 
-    fn grant_query(&mut self, worker: WorkerId, query: Query, asker: Asker) {
+    fn grant_query(&mut self, worker: WorkerId, query: Query, asker: Asker, held: Arc<Held>) {
         match self.listeners.for_node(&query, asker) {
             Ok(Found::Here(grant)) => {
+                let grant = grant.map(|fd| Handle { fd, _held: held });
                 let answer = self.converse(worker, |peer| peer.grant(&query, grant)).flatten();
                 self.deliver(worker, answer);
             }
@@ -96,7 +113,7 @@ impl Master {
         if error.is_ended() {
             return;
         }
-        journal::warn!("worker {worker} asked to listen: {error}");
+        self.complain(worker, Complaint::ListenRefused, || format!(" asked to listen: {error}"));
         let errno = errno_of(error);
         let answer = self.converse(worker, |peer| (peer.refuse(query, errno), None));
         self.deliver(worker, answer);
@@ -110,9 +127,9 @@ impl Master {
         self.processes.get_mut(&worker)?.node.as_mut().map(speak)
     }
 
-    fn deliver(&mut self, worker: WorkerId, parcels: impl IntoIterator<Item = Parcel<Arc<OwnedFd>>>) {
+    fn deliver(&mut self, worker: WorkerId, parcels: impl IntoIterator<Item = Parcel<Handle>>) {
         for (line, handle) in parcels {
-            self.send_line(worker, &line, handle);
+            self.send_line(worker, &line, handle.map(|handle| handle.fd));
         }
     }
 }
@@ -132,6 +149,7 @@ fn errno_of(error: &Error) -> i32 {
         (None, io::ErrorKind::PermissionDenied) => libc::EACCES,
         (None, io::ErrorKind::TimedOut) => libc::ETIMEDOUT,
         (None, io::ErrorKind::ResourceBusy) => libc::EBUSY,
+        (None, io::ErrorKind::QuotaExceeded) => libc::ENOBUFS,
         (None, _) => libc::EINVAL,
     }
 }

@@ -5,11 +5,12 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::journal;
+use crate::journal::throttle::Throttle;
 use crate::supervisor::WorkerId;
 use crate::sys::ancillary::{self, Sender};
 use crate::sys::process;
@@ -24,6 +25,8 @@ const LONGEST: usize = 4096;
 pub(super) struct NotifySocket {
     socket: Socket,
     name: String,
+    /// Messages that were cut.
+    cut: Throttle,
 }
 
 /// What a message says; of several things in one, the first comes first.
@@ -63,7 +66,7 @@ impl NotifySocket {
         socket.set_nonblocking(true)?;
         ancillary::pass_credentials(socket.as_fd())?;
         socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
-        Ok(NotifySocket { socket, name })
+        Ok(NotifySocket { socket, name, cut: Throttle::default() })
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -76,16 +79,18 @@ impl NotifySocket {
     }
 
     /// Reads for one turn what the worker or a member of its group says.
-    pub(super) fn read(&self, speaker: Speaker, mut hear: impl FnMut(Said)) -> Turn {
+    pub(super) fn read(&mut self, speaker: Speaker, mut hear: impl FnMut(Said)) -> Turn {
         let mut buffer = [0; LONGEST];
         for _ in 0..TURN {
             // Descriptors that come along are dropped with the message, and so closed.
             let Ok(received) = ancillary::receive(self.socket.as_fd(), &mut buffer) else {
                 return Turn::Drained;
             };
-            if received.truncated {
+            if received.truncated
+                && let Some(count) = self.cut.count(Instant::now(), 1)
+            {
                 journal::debug!(
-                    "a message to {} was longer than {LONGEST} bytes, or carried too much; it is cut",
+                    "messages to {} that were longer than {LONGEST} bytes, or carried too much, and were cut: {count}",
                     self.name
                 );
             }

@@ -7,11 +7,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use crate::account::{Account, Held, Kind};
 use crate::journal;
+use crate::journal::throttle::Throttle;
 use crate::peers::WorkerInfo;
 use crate::sys::ancillary;
 
@@ -21,6 +24,8 @@ const QUEUE: usize = 8 << 20;
 const RESERVE: usize = 1 << 20;
 /// Lines that wait are joined up to this size, so that one write takes many.
 const JOINED: usize = 64 << 10;
+/// What a line with a descriptor takes beside its bytes: the frame, and the kernel's note of the descriptor.
+const FRAME: usize = 256;
 
 /// The way to one worker. The lock is held for calls that do not block, by the loop and by threads that send.
 #[derive(Debug)]
@@ -31,6 +36,7 @@ pub(crate) struct Outbox {
     /// Whether anything waits: a thread may hold the lock while it sends, and the loop has no need to wait for it.
     waits: AtomicBool,
     bell: Bell,
+    account: Arc<Account>,
 }
 
 /// How the loop hears that the socket takes more. Only while something waits: otherwise each message that the
@@ -48,8 +54,8 @@ struct Queue {
     bytes: usize,
     /// Messages of users that were taken.
     taken: u64,
-    /// Refused since the queue was last empty: the log has one line for them all.
-    refused: u64,
+    /// Refused for want of room.
+    refused: Throttle,
 }
 
 /// Bytes on their way out; a descriptor travels with the first of them.
@@ -58,6 +64,21 @@ struct Frame {
     bytes: Vec<u8>,
     sent: usize,
     fd: Option<Arc<OwnedFd>>,
+    /// What the master's own lines in it take of the worker's account.
+    held: Option<Held>,
+}
+
+/// Whose line it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sender {
+    User,
+    Master,
+}
+
+/// The socket takes no more for now; or the kernel passes no more descriptors of this user until some that are on
+/// their way have come.
+fn is_passing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ETOOMANYREFS)
 }
 
 /// The queue has no room for this line.
@@ -65,8 +86,13 @@ struct Frame {
 pub(crate) struct Full;
 
 impl Outbox {
-    pub(super) fn new(worker: WorkerInfo, socket: Arc<UnixStream>, bell: Bell) -> Self {
-        Outbox { worker, socket, queue: Mutex::default(), waits: AtomicBool::new(false), bell }
+    pub(super) fn new(
+        worker: WorkerInfo,
+        socket: Arc<UnixStream>,
+        bell: Bell,
+        account: Arc<Account>,
+    ) -> Self {
+        Outbox { worker, socket, queue: Mutex::default(), waits: AtomicBool::new(false), bell, account }
     }
 
     pub(crate) fn worker(&self) -> WorkerInfo {
@@ -82,27 +108,28 @@ impl Outbox {
     pub(crate) fn post(&self, line: &[u8]) -> Result<(), Full> {
         let mut queue = self.lock();
         if queue.bytes + line.len() > QUEUE {
-            queue.refused += 1;
-            if queue.refused == 1 {
+            self.account.count_dropped(1);
+            if let Some(count) = queue.refused.count(Instant::now(), 1) {
                 journal::warn!(
-                    "worker {}: messages to it are dropped: its queue is full, it does not read its channel",
+                    "worker {}: messages to it were dropped: {count}; its queue is full, it does not read its channel",
                     self.worker.id()
                 );
             }
             return Err(Full);
         }
         queue.taken += 1;
-        self.send(&mut queue, line, None);
+        self.send(&mut queue, line, None, Sender::User);
         Ok(())
     }
 
-    /// Sends a line of the master's own, with a descriptor where one belongs to it.
+    /// Sends a line of the master's own, with a descriptor where one belongs to it. What waits of these is in the
+    /// worker's account.
     pub(super) fn say(&self, line: &[u8], fd: Option<Arc<OwnedFd>>) -> Result<(), Full> {
         let mut queue = self.lock();
         if queue.bytes + line.len() > QUEUE + RESERVE {
             return Err(Full);
         }
-        self.send(&mut queue, line, fd);
+        self.send(&mut queue, line, fd, Sender::Master);
         Ok(())
     }
 
@@ -114,7 +141,7 @@ impl Outbox {
     }
 
     /// An empty queue is not used at all: the common line is never copied.
-    fn send(&self, queue: &mut Queue, line: &[u8], fd: Option<Arc<OwnedFd>>) {
+    fn send(&self, queue: &mut Queue, line: &[u8], fd: Option<Arc<OwnedFd>>, by: Sender) {
         let mut fd = fd;
         let mut rest = line;
         while queue.frames.is_empty() && !rest.is_empty() {
@@ -123,13 +150,23 @@ impl Outbox {
                     fd = None;
                     rest = &rest[count..];
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if is_passing(&error) => break,
                 // The worker's end is gone: its exit tells the rest.
                 Err(_) => return,
             }
         }
+        if rest.is_empty() {
+            return;
+        }
         let before = queue.frames.len();
-        queue.push(rest, fd);
+        let held = match by {
+            Sender::User => None,
+            Sender::Master => {
+                let frame = if fd.is_some() { FRAME } else { 0 };
+                Some(self.account.take_anyway(Kind::Answers, rest.len() + frame))
+            }
+        };
+        queue.push(rest, fd, held);
         if before == 0 && !queue.frames.is_empty() {
             self.waits.store(true, SeqCst);
             self.listen_for(Interest::READABLE | Interest::WRITABLE);
@@ -157,7 +194,7 @@ impl Outbox {
                     frame.sent += count;
                     queue.bytes -= count;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_passing(&error) => return,
                 Err(_) => {
                     queue.frames.clear();
                     queue.bytes = 0;
@@ -171,10 +208,9 @@ impl Outbox {
         }
         self.waits.store(false, SeqCst);
         self.listen_for(Interest::READABLE);
-        let refused = std::mem::take(&mut queue.refused);
-        if refused > 0 {
+        if let Some(count) = queue.refused.count(Instant::now(), 0) {
             journal::warn!(
-                "worker {} reads again; messages to it that were dropped: {refused}",
+                "worker {} reads again; messages to it that were dropped: {count}",
                 self.worker.id()
             );
         }
@@ -187,20 +223,20 @@ impl Outbox {
 }
 
 impl Queue {
-    fn push(&mut self, bytes: &[u8], fd: Option<Arc<OwnedFd>>) {
-        if bytes.is_empty() {
-            return;
-        }
+    /// A frame begins with no more room than it may fill, and one with a descriptor with what it needs: there may
+    /// be many of them.
+    fn push(&mut self, bytes: &[u8], fd: Option<Arc<OwnedFd>>, held: Option<Held>) {
         self.bytes += bytes.len();
         match self.frames.back_mut() {
             Some(last) if fd.is_none() && last.bytes.len() + bytes.len() <= JOINED => {
                 last.bytes.extend_from_slice(bytes);
+                last.held = Held::joined(last.held.take(), held);
             }
             Some(_) | None => {
-                // No more than that, so that the queue takes what it says it takes.
-                let mut joined = Vec::with_capacity(JOINED.max(bytes.len()));
+                let room = if fd.is_some() { 0 } else { JOINED };
+                let mut joined = Vec::with_capacity(room.max(bytes.len()));
                 joined.extend_from_slice(bytes);
-                self.frames.push_back(Frame { bytes: joined, sent: 0, fd });
+                self.frames.push_back(Frame { bytes: joined, sent: 0, fd, held });
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Master;
 use super::capture::Pipes;
 use super::channel::Channel;
-use super::hear::Refusals;
+use super::complaints::Complaints;
 use super::node::Dialect;
 use super::notify::NotifySocket;
 use super::outbox::{Bell, Outbox};
@@ -90,7 +90,7 @@ impl Master {
         let bell = Bell { registry: Arc::clone(&self.registry), token: Source::Channel(worker).token() };
         let info = WorkerInfo::new(worker.0, slot, child.pid, generation.0);
         let process = Process {
-            outbox: Arc::new(Outbox::new(info, channel.socket(), bell)),
+            outbox: Arc::new(Outbox::new(info, channel.socket(), bell, Arc::clone(&origin.account))),
             child,
             channel,
             node: (dialect == Dialect::Node).then(Peer::new),
@@ -103,7 +103,7 @@ impl Master {
             handler_panics: 0,
             origin,
             capture,
-            refusals: Refusals::default(),
+            complaints: Complaints::default(),
         };
         journal::debug!(
             "worker {worker} (slot {slot}, generation {generation}) started as pid {}",

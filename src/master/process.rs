@@ -8,11 +8,12 @@ use std::sync::Arc;
 use super::Master;
 use super::capture::Capture;
 use super::channel::{Channel, Rest};
-use super::hear::Refusals;
+use super::complaints::{Complaint, Complaints};
 use super::node::NodePeer;
 use super::notify::{NotifySocket, Said, Speaker, Turn};
 use super::outbox::{Full, Outbox};
 use super::token::Source;
+use crate::account::Kind;
 use crate::error::Cause;
 use crate::journal::{self, Origin, Stream};
 use crate::message::ToWorker;
@@ -38,7 +39,8 @@ pub(super) struct Process {
     pub(super) handler_panics: u64,
     /// How the log names it.
     pub(super) origin: Arc<Origin>,
-    pub(super) refusals: Refusals,
+    /// What the log has said of it.
+    pub(super) complaints: Complaints,
     /// Its stdout and stderr, where they are not the master's own.
     pub(super) capture: Option<Capture>,
 }
@@ -68,15 +70,16 @@ impl Master {
     pub(super) fn send_line(&mut self, worker: WorkerId, line: &[u8], fd: Option<Arc<OwnedFd>>) {
         let Some(process) = self.processes.get_mut(&worker) else { return };
         if process.outbox.say(line, fd) == Err(Full) {
+            process.origin.account.count_dropped(1);
             self.peers.count_dropped(1);
-            journal::warn!(
-                "worker {worker}: a line to it was dropped: its queue is full, it does not read its channel"
-            );
+            self.complain(worker, Complaint::LinesUnsent, || {
+                ": a line to it was dropped: its queue is full, it does not read its channel".into()
+            });
         }
     }
 
     pub(super) fn read_notify(&mut self, worker: WorkerId) {
-        let Some(process) = self.processes.get(&worker) else { return };
+        let Some(process) = self.processes.get_mut(&worker) else { return };
         let speaker = Speaker { pid: process.child.pid, uid: self.launcher.worker_uid() };
         let mut heard = Vec::new();
         if process.notify.read(speaker, |said| heard.push(said)) == Turn::More {
@@ -95,6 +98,7 @@ impl Master {
             Said::NeedsTime(span) => self.events.push_back(Event::NeedsTime { worker, span }),
             Said::Status(text) => {
                 if let Some(process) = self.processes.get_mut(&worker) {
+                    let text = process.origin.account.keep_text(Kind::Status, text);
                     process.status_text = Some(text).filter(|text| !text.is_empty());
                 }
             }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Garbage;
+use crate::account::cut;
 
 /// A longer message is cut: it is a line of the log, and not a file.
 pub(crate) const LONGEST_MESSAGE: usize = 64 << 10;
@@ -109,14 +110,6 @@ fn level_of(name: Option<&str>) -> Result<log::Level, Garbage> {
     let other = || OTHERS.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, level)| *level);
     let level = name.parse().ok().or_else(other);
     level.ok_or_else(|| Garbage(format!("PROTEUS_LOG: unknown level {name:?}")))
-}
-
-fn cut(text: &mut String, longest: usize) {
-    if text.len() > longest {
-        let end = (0..=longest).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
 }
 
 /// A record as the worker's logger writes it, without a copy in between.

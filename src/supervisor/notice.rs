@@ -258,7 +258,7 @@ impl fmt::Display for Notice {
             Notice::Crashed { worker, slot, cause, status, next, budget_left, reason } => {
                 write!(f, "worker {worker} (slot {slot}) {cause}: {status}")?;
                 if let Some(reason) = reason {
-                    write!(f, " ({})", reason.escape_debug())?; // its own words, which must not forge a line
+                    write!(f, " ({reason})")?;
                 }
                 write!(f, "; {next}, {budget_left} replacements left")
             }

@@ -5,9 +5,6 @@ use std::mem;
 
 use super::ids::{Moment, RequestNumber, WorkerId};
 
-/// Names that one worker may declare; a program has a handful.
-const MOST_NAMES: usize = 1024;
-
 /// All requests that are not settled.
 #[derive(Debug)]
 pub(crate) struct Requests {
@@ -63,12 +60,9 @@ impl Requests {
         Ok(number)
     }
 
-    /// The worker will send the number back with its replies of this name.
+    /// The worker will send the number back with its replies of this name. The driver bounds what it keeps so.
     pub(crate) fn note_echo(&mut self, worker: WorkerId, cmd: String) {
-        let names = self.echoes.entry(worker).or_default();
-        if names.len() < MOST_NAMES {
-            names.insert(cmd);
-        }
+        self.echoes.entry(worker).or_default().insert(cmd);
     }
 
     /// What a message of the worker is, by its name and the number of a request in it. A reply settles the
@@ -138,7 +132,8 @@ impl Requests {
         self.open.values().map(|open| open.due).min()
     }
 
-    fn does_echo(&self, worker: WorkerId, cmd: &str) -> bool {
+    /// Whether it has said so.
+    pub(crate) fn does_echo(&self, worker: WorkerId, cmd: &str) -> bool {
         self.echoes.get(&worker).is_some_and(|names| names.contains(cmd))
     }
 }

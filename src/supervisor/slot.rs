@@ -246,9 +246,9 @@ pub(crate) struct LastExit {
 }
 
 impl LastExit {
-    /// What the worker said of it, for the end of a line; its own words must not forge another one.
+    /// What the worker said of it, for the end of a line.
     pub(super) fn in_its_words(&self) -> String {
-        self.reason.as_ref().map(|words| format!(" ({})", words.escape_debug())).unwrap_or_default()
+        self.reason.as_ref().map(|words| format!(" ({words})")).unwrap_or_default()
     }
 }
 

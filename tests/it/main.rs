@@ -7,6 +7,7 @@
 mod api;
 mod birth;
 mod born;
+mod bounds;
 mod callers;
 mod causes;
 mod client;
@@ -14,6 +15,7 @@ mod crashes;
 mod dead_mounts;
 mod ending;
 mod floods;
+mod forged;
 mod gate;
 mod groups;
 mod guest;

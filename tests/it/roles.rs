@@ -1,5 +1,6 @@
 //! The programs that the tests run: the test binary, started again with `PROTEUS_TEST_ROLE`.
 
+mod bounds;
 mod closure;
 pub(crate) mod floods;
 mod guest;
@@ -29,7 +30,9 @@ fn play() {
         "service" => service(),
         "messages" => messages::play(split(argument).0, split(argument).1),
         "floods" => floods::play(split(argument).0, split(argument).1),
+        "bounds" => bounds::play(argument),
         "foreign" => foreign(),
+        "forges" => manners::forges(),
         "page" => sockets::page(),
         "sockets" => sockets::all_kinds(),
         "nodelay" => sockets::nodelay(),

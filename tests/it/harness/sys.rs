@@ -232,3 +232,35 @@ pub(crate) fn unmount(target: &CStr) {
     // SAFETY: a string with its end, which outlives the call.
     unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
 }
+
+/// Sends a datagram with copies of these descriptors beside it.
+pub(crate) fn send_with_descriptors(
+    socket: &impl AsRawFd,
+    bytes: &[u8],
+    descriptors: &[RawFd],
+) -> std::io::Result<()> {
+    let mut piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let size = u32::try_from(size_of_val(descriptors)).expect("a few hundred descriptors");
+    let mut control = vec![0_u64; 256];
+    // SAFETY: all zeros is a valid header; it points at buffers that outlive the call, and the control buffer has
+    // room for the 253 descriptors that the kernel passes at most.
+    let sent = unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
+        if !descriptors.is_empty() {
+            message.msg_control = control.as_mut_ptr().cast();
+            message.msg_controllen = libc::CMSG_SPACE(size) as _;
+            let first = libc::CMSG_FIRSTHDR(&raw const message);
+            (*first).cmsg_level = libc::SOL_SOCKET;
+            (*first).cmsg_type = libc::SCM_RIGHTS;
+            (*first).cmsg_len = libc::CMSG_LEN(size) as _;
+            std::ptr::copy_nonoverlapping(
+                descriptors.as_ptr(),
+                libc::CMSG_DATA(first).cast(),
+                descriptors.len(),
+            );
+        }
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL)
+    };
+    if sent < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}

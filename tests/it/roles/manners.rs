@@ -9,6 +9,7 @@ use std::thread;
 use proteus_cluster::Worker;
 
 use super::{notify, serve};
+use crate::forged::EVIL;
 use crate::harness::master::role_command;
 use crate::harness::sys;
 
@@ -123,4 +124,25 @@ pub(super) fn speaker(speakers: &str) -> i32 {
         }
     }
     0
+}
+
+/// Says what it can, in words that would forge lines of the log, and ends.
+pub(super) fn forges() -> i32 {
+    let number = std::env::var("PROTEUS_CHANNEL_FD").expect("a channel").parse().expect("a number");
+    let mut channel = std::os::unix::net::UnixStream::from(sys::inherited(number));
+    notify("READY=1");
+    let address = format!("unix:/no such folder/{EVIL}");
+    for line in [
+        serde_json::json!({ "cmd": "PROTEUS_LISTEN", "address": address }),
+        serde_json::json!({ "cmd": "PROTEUS_PANICKED", "text": EVIL }),
+        serde_json::json!({ "cmd": EVIL, "unheard": true }),
+        serde_json::json!({ "cmd": "PROTEUS_LOG", "message": EVIL, "target": EVIL, "kv": { "k": EVIL } }),
+        serde_json::json!({ "cmd": "PROTEUS_LOG", "message": "m", "level": EVIL }),
+        serde_json::json!({ "cmd": "PROTEUS_FAILED", "reason": EVIL }),
+    ] {
+        channel.write_all(format!("{line}\n").as_bytes()).expect("the master reads");
+    }
+    notify(&format!("STATUS={EVIL}"));
+    eprintln!("{EVIL}");
+    1
 }
