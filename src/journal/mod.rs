@@ -13,9 +13,13 @@ mod gauge;
 mod json;
 mod last_word;
 pub(crate) mod lines;
+mod open;
 mod record;
 pub(crate) mod series;
 mod sink;
+mod site;
+#[cfg(test)]
+mod test_folder;
 mod thread;
 pub(crate) mod throttle;
 

@@ -1,5 +1,8 @@
 //! The names of a log file over time: which one is current, how older ones are numbered, which may go. Pure.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
 use super::date::Date;
 
 /// The files that one `logFile` becomes: a name with fields of the date, and numbered ones beside it.
@@ -41,8 +44,9 @@ const FIELDS: [(char, Field); 9] = [
     ('V', Field::IsoWeek),
 ];
 
-/// When a file was begun, the most significant first, and its number: 0 is the one that is written.
-type Age = ([u64; 6], u64);
+/// When a file was begun, the most significant first, and its number: 0 is the one that is written. The newest is the
+/// greatest.
+type Age = ([u64; 6], Reverse<u64>);
 
 impl Series {
     /// Reads a file name such as `app.%Y-%m-%d.log`.
@@ -76,6 +80,11 @@ impl Series {
         Ok(Series { text: name.to_owned(), parts })
     }
 
+    /// Of a file whose name never changes.
+    pub(crate) fn of_one(name: &str) -> Self {
+        Series { text: name.to_owned(), parts: vec![Part::Text(name.to_owned())] }
+    }
+
     /// As it was read.
     pub(crate) fn as_str(&self) -> &str {
         &self.text
@@ -98,21 +107,26 @@ impl Series {
     /// The files of the series that are too many beside `current`, when so many older ones may stay.
     pub(crate) fn surplus(&self, current: &str, present: &[String], keep: usize) -> Vec<String> {
         let others = present.iter().filter(|name| *name != current);
-        let mut aged: Vec<(Age, &String)> =
-            others.filter_map(|name| self.age(name).map(|age| (age, name))).collect();
-        // The newest first: late dates, and low numbers.
-        aged.sort_by(|((date, number), _), ((other, than), _)| other.cmp(date).then(number.cmp(than)));
+        let mut aged: Vec<(Reverse<Age>, &String)> =
+            others.filter_map(|name| self.age(name).map(|age| (Reverse(age), name))).collect();
+        aged.sort();
         aged.into_iter().skip(keep).map(|(_, name)| name.clone()).collect()
+    }
+
+    /// The youngest file of the series.
+    pub(crate) fn newest<'a>(&self, present: &'a [String]) -> Option<&'a str> {
+        let aged = present.iter().filter_map(|name| self.age(name).map(|age| (age, name.as_str())));
+        aged.max().map(|(_, name)| name)
     }
 
     /// Of a file of this series.
     fn age(&self, name: &str) -> Option<Age> {
         if let Some(date) = self.date(name) {
-            return Some((date, 0));
+            return Some((date, Reverse(0)));
         }
         let (name, number) = name.rsplit_once('.')?;
         let plain = !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
-        Some((self.date(name)?, plain.then(|| number.parse().ok())??))
+        Some((self.date(name)?, Reverse(plain.then(|| number.parse().ok())??)))
     }
 
     fn date(&self, name: &str) -> Option<[u64; 6]> {
@@ -135,8 +149,9 @@ impl Series {
 /// How `name` makes way for a new file of its name: these renames, in this order. A gap among the numbers ends them.
 pub(crate) fn renames(name: &str, present: &[String]) -> Vec<(String, String)> {
     let numbered = |number: usize| if number == 0 { name.to_owned() } else { format!("{name}.{number}") };
+    let taken: HashSet<&str> = present.iter().map(String::as_str).collect();
     // Among so many numbers one is free.
-    let free = (1..=present.len()).find(|number| !present.contains(&numbered(*number)));
+    let free = (1..=present.len()).find(|number| !taken.contains(numbered(*number).as_str()));
     let free = free.unwrap_or(present.len() + 1);
     (0..free).rev().map(|number| (numbered(number), numbered(number + 1))).collect()
 }
@@ -255,6 +270,28 @@ mod tests {
             let renames = renames("a.log", &own(present));
             let renames: Vec<_> = renames.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
             assert_eq!(renames, expected, "{present:?}");
+        }
+    }
+
+    /// Each name is looked up once: a hundred thousand take no noticeable time.
+    #[test]
+    fn many_files_are_many_renames_and_no_more() {
+        let present: Vec<String> = (0..100_000).map(|number| format!("a.log.{number}")).collect();
+        let begun = std::time::Instant::now();
+        assert_eq!(renames("a.log", &present).len(), 100_000);
+        assert!(begun.elapsed().as_secs() < 2, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn the_newest_is_known() {
+        let table: [(&str, &[&str], Option<&str>); 4] = [
+            ("a.log", &["a.log.2", "a.log.1", "a.log.10"], Some("a.log.1")),
+            ("a.log", &["a.log.2", "a.log"], Some("a.log")),
+            ("a.%Y.log", &["a.2025.log", "a.2026.log.3", "a.2026.log.2"], Some("a.2026.log.2")),
+            ("a.log", &["b.log", "a.log.gz"], None),
+        ];
+        for (pattern, present, newest) in table {
+            assert_eq!(Series::read(pattern).unwrap().newest(&own(present)), newest, "{pattern} {present:?}");
         }
     }
 

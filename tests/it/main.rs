@@ -24,6 +24,7 @@ mod handed;
 mod harness;
 mod inject;
 mod log;
+mod log_files;
 mod machine;
 mod matrix;
 mod meanwhile;

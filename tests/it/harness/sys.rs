@@ -26,6 +26,17 @@ pub(crate) fn die_with_me(command: &mut Command) {
     }
 }
 
+/// The process inherits this descriptor, which must live as long as the command.
+pub(crate) fn keep_open(command: &mut Command, number: RawFd) {
+    // SAFETY: the closure makes one async-signal-safe call.
+    unsafe {
+        command.pre_exec(move || {
+            libc::fcntl(number, libc::F_SETFD, 0);
+            Ok(())
+        });
+    }
+}
+
 /// The process starts with these signals blocked and those ignored.
 pub(crate) fn with_signals(command: &mut Command, blocked: &'static [i32], ignored: &'static [i32]) {
     // SAFETY: only async-signal-safe calls on memory of the closure's own.
