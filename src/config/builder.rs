@@ -106,7 +106,7 @@ impl Builder {
 
     /// The program of the workers. By default the running executable, with its own arguments.
     ///
-    /// A bare name is looked up in `PATH`, a relative path counts from the master's working directory,
+    /// A bare name is looked up in the workers' `PATH`, a relative path counts from the master's working directory,
     /// and a `.js`, `.mjs` or `.cjs` file runs under `node`.
     pub fn exec(self, program: impl Into<PathBuf>) -> Self {
         self.path("exec", program.into())

@@ -71,7 +71,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "exec",
         flag: None,
         default: "the running executable",
-        meaning: "program of the workers; a bare name is looked up in PATH, and a .js, .mjs or .cjs file runs under node",
+        meaning: "program of the workers; a bare name is looked up in their PATH, a relative path counts from the master's directory, and a .js, .mjs or .cjs file runs under node",
         take: |builder, given| given.path().map(|path| builder.config.exec = Some(path)),
     },
     Setting {

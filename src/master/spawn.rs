@@ -1,5 +1,6 @@
 //! What a worker is started with: its program, environment and descriptors.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -9,10 +10,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use super::folder::Replacements;
 use super::node::Dialect;
+use super::pinned::Pinned;
 use super::placeholder::{self, Values};
 use super::ports::Ports;
-use super::program::{Pinned, Program};
+use super::program::Program;
 use crate::config::{Config, RESERVED_ENV};
 use crate::error::{Cause, Error, Kind, Result};
 use crate::supervisor::{FailureKind, Generation, SpawnFailure, WorkerId};
@@ -79,7 +82,7 @@ impl Launcher {
     /// Reads the program's path for a generation that starts its first worker.
     fn pin(&mut self, generation: Generation) -> Result<(), SpawnFailure> {
         if !self.pinned.contains_key(&generation) {
-            let pinned = self.program.pin().map_err(|failure| self.failure(failure))?;
+            let pinned = Pinned::read(&self.program).map_err(|failure| self.failure(failure))?;
             self.pinned.insert(generation, pinned);
         }
         Ok(())
@@ -117,11 +120,12 @@ impl Launcher {
         let pinned = &self.pinned[&newcomer.generation];
         let mut fds: Vec<BorrowedFd<'_>> = newcomer.listeners.iter().map(|(_, socket)| *socket).collect();
         fds.push(newcomer.channel);
-        let args = self.program.argv(pinned, newcomer.values());
+        let replacements = pinned.replacements();
+        let command = pinned.command(&self.program, &replacements, newcomer.values());
         let plan = Plan {
-            image: pinned.image(),
-            args: args.iter().map(|arg| &**arg).collect(),
-            env: self.environment(newcomer),
+            image: pinned.image(&command),
+            args: command.argv.iter().map(OsString::as_os_str).collect(),
+            env: self.environment(newcomer, &replacements),
             own_pid: self.own_pid(newcomer),
             cwd: pinned.cwd(),
             credentials: self.credentials.as_ref(),
@@ -139,7 +143,7 @@ impl Launcher {
         listens.into_iter().chain(watched).collect()
     }
 
-    fn environment(&self, newcomer: &Newcomer<'_>) -> Vec<Vec<u8>> {
+    fn environment(&self, newcomer: &Newcomer<'_>, replacements: &Replacements) -> Vec<Vec<u8>> {
         let channel = 3 + newcomer.listeners.len();
         let mut own = vec![
             ("PROTEUS_WORKER_ID", newcomer.worker.to_string()),
@@ -165,10 +169,11 @@ impl Launcher {
             own.push(("LISTEN_FDNAMES", names.join(":")));
         }
         let values = newcomer.values();
-        let inherited = self.env.iter().map(|(key, value)| pair(key, value));
-        let set = self.own_env.iter().map(|(key, value)| pair(key, &placeholder::fill(value, values)));
+        let inherited = self.env.iter().map(|(key, value)| (key, Cow::Borrowed(value.as_os_str())));
+        let set = self.own_env.iter().map(|(key, value)| (key, placeholder::fill(value, values)));
         inherited
             .chain(set)
+            .map(|(key, value)| pair(key, &replacements.apply(value)))
             .chain(own.iter().map(|(key, value)| pair(key.as_ref(), value.as_ref())))
             .collect()
     }
@@ -182,13 +187,16 @@ impl Launcher {
     }
 
     /// What the kernel's word alone would leave the reader to find out.
-    fn hint(&self, step: Step, cause: &io::Error) -> &'static str {
+    fn hint(&self, step: Step, cause: &io::Error) -> String {
         match (step, cause.raw_os_error()) {
             (Step::Exec, Some(libc::ENOENT)) if self.program.is_there() => {
-                " (the file is there; the interpreter that it names is not)"
+                " (the file is there; the interpreter that it names is not)".to_owned()
             }
-            (Step::Exec, Some(libc::ENOEXEC)) => " (a script needs a first line such as #!/bin/sh)",
-            _ => "",
+            (Step::Exec, Some(libc::ENOEXEC)) => {
+                " (a script needs a first line such as #!/bin/sh)".to_owned()
+            }
+            (Step::Exec, _) => self.program.counts_from(cause),
+            _ => String::new(),
         }
     }
 }

@@ -29,6 +29,7 @@ mod machine;
 mod matrix;
 mod meanwhile;
 mod messages;
+mod mixed_releases;
 mod node;
 mod nodelay;
 mod notify;

@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use crate::harness::master::idle_settings;
+use crate::harness::tools::in_path;
 use crate::harness::{Master, Scene, proc, proteus, skipped, sys};
 
 /// All files of the test's folder with what they hold.
@@ -153,7 +154,15 @@ fn programs_that_cannot_be() {
     scene.write_program("text.sh", "just text\n");
     scene.write_program("lost.sh", "#!/no/such/interpreter\n");
     std::fs::create_dir(scene.path("folder")).expect("made");
+    // Opened as it is, each would wait for a writer.
+    for fifo in ["fifo.js", "fifo"] {
+        let made = Command::new("mkfifo").args(["-m", "755"]).arg(scene.path(fifo)).status();
+        assert!(made.expect("mkfifo").success());
+    }
+    let node = if in_path("node").is_some() { "/fifo.js: is not a regular file" } else { "node: no such" };
     let table = [
+        ("./fifo", "exec ", "/fifo: is not a regular file"),
+        ("./fifo.js", "exec ", node),
         ("./none", "exec ", "/none: no such file or directory"),
         ("no-such-program", "exec no-such-program: ", "no such program in PATH"),
         ("./folder", "exec ", "/folder: is a directory"),
@@ -181,6 +190,48 @@ fn programs_that_cannot_be() {
         said.contains("node: no such program in PATH") || said.contains("none.js: no such file"),
         "{said}"
     );
+}
+
+/// Where a name and a relative path are looked for; what is not there is said with the folder.
+#[test]
+fn where_programs_are_looked_for() {
+    let scene = Scene::new("refused-where");
+    for folder in ["tools", "app", "app/tools"] {
+        std::fs::create_dir(scene.path(folder)).expect("made");
+    }
+    scene.write_program("tools/mine", "#!/bin/sh\nexit 0\n");
+    scene.write_program("app/tools/inner", "#!/bin/sh\nexit 0\n");
+    let path = |folder: &str| json!({ "PATH": format!("{folder}:/usr/bin:/bin") });
+    let there = scene.path("tools").display().to_string();
+    let folder = scene.folder.display();
+    let refused = [
+        (json!({ "exec": "mine" }), "exec mine: no such program in PATH".to_owned()),
+        (
+            json!({ "exec": "mine", "env": path("/none") }),
+            "exec mine: no such program in the PATH of `env`".to_owned(),
+        ),
+        (
+            json!({ "exec": "tools/inner", "cwd": "app" }),
+            format!(
+                "exec {folder}/tools/inner: no such file or directory (tools/inner counts from {folder}, where the \
+                 master was started, not from cwd {folder}/app)"
+            ),
+        ),
+    ];
+    for (change, line) in refused {
+        assert_eq!(refused_settings(&scene, &change), line, "{change}");
+    }
+    let taken = [
+        json!({ "exec": "mine", "env": path(&there) }),
+        json!({ "exec": "inner", "env": path("tools"), "cwd": "app" }),
+        json!({ "exec": "tools/mine", "cwd": "app" }),
+    ];
+    for settings in taken {
+        let config = scene.write("taken.json", settings.to_string());
+        let mut check = command(&scene, &["check", "--config"]);
+        let checked = check.arg(config).output().expect("it runs");
+        assert!(checked.status.success(), "{settings}: {}", String::from_utf8_lossy(&checked.stderr));
+    }
 }
 
 #[test]
