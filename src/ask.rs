@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::handle::{ANSWER, Command, Handle};
 use crate::message::{Message, Outgoing};
 use crate::peers::WorkerInfo;
+use crate::principal::CallId;
 
 /// A worker's part in a request: what it answered, or why it did not.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub(crate) struct Ask {
     pub(crate) cmd: String,
     pub(crate) timeout: Duration,
     pub(crate) answers: Sender<Answer>,
+    /// The call that waits for them.
+    pub(crate) call: Option<CallId>,
 }
 
 /// What the loop says of a request.
@@ -88,9 +91,19 @@ impl Handle {
     /// [`is_busy`](Error::is_busy) where a request of the same name still runs and a worker asked by both is not
     /// known to tell its replies apart (`on_request` does); [`is_ended`](Error::is_ended).
     pub fn request(&self, message: impl Serialize, timeout: Duration) -> Result<Vec<Reply>> {
+        self.request_for(None, message, timeout)
+    }
+
+    /// The same; it ends with the call.
+    pub(crate) fn request_for(
+        &self,
+        call: Option<CallId>,
+        message: impl Serialize,
+        timeout: Duration,
+    ) -> Result<Vec<Reply>> {
         let (question, cmd) = Outgoing::question(&message)?;
         let (answers, heard) = channel();
-        self.send(Command::Ask(Ask { question, cmd, timeout, answers }))?;
+        self.send(Command::Ask(Ask { question, cmd, timeout, answers, call }))?;
         let until = Instant::now().checked_add(timeout.saturating_add(ANSWER));
         let mut replies = BTreeMap::new();
         loop {

@@ -16,6 +16,7 @@ pub mod settings;
 mod signal;
 #[cfg(test)]
 mod tests;
+mod token_file;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -154,10 +155,22 @@ impl Config {
         self.exec.as_deref()
     }
 
-    /// Where the control API is to listen, and the token that it asks for.
+    /// Where the control API is to listen.
     #[doc(hidden)]
-    pub fn api(&self) -> Option<(&ListenAddress, Option<&str>)> {
-        self.api.as_ref().map(|api| (&api.listen, api.token.as_deref()))
+    pub fn api_address(&self) -> Option<&ListenAddress> {
+        self.api.as_ref().map(|api| &api.listen)
+    }
+
+    /// The token that it asks for.
+    #[doc(hidden)]
+    pub fn api_token(&self) -> Result<Option<String>> {
+        self.api.as_ref().map_or(Ok(None), ApiConfig::read_token)
+    }
+
+    /// What whoever runs this should know before it runs.
+    #[doc(hidden)]
+    pub fn warning(&self) -> Option<String> {
+        self.api.as_ref().and_then(|api| api.warning(&api.listen))
     }
 
     fn defaults() -> Self {

@@ -2,6 +2,7 @@
 #![warn(clippy::disallowed_macros)]
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::message::{Message, Outgoing};
 use crate::meter::Meter;
 use crate::peers::{Peers, WorkerInfo};
-use crate::principal::Principal;
+use crate::principal::{By, CallId};
 use crate::status::{ExitRecord, Status};
 use crate::supervisor::{Ending, Headcount, Order, Origin, Reply, Scale, Verdict, WorkerId};
 
@@ -25,13 +26,17 @@ use crate::supervisor::{Ending, Headcount, Order, Origin, Reply, Scale, Verdict,
 pub(crate) enum Command {
     Order {
         order: Order,
-        by: Principal,
+        by: By,
         reply: Sender<Word>,
     },
     Look {
         reply: Sender<Status>,
     },
     Ask(Ask),
+    /// A caller of the API is there, and waits.
+    CallBegan(CallId),
+    /// It has its answer, or has left: nothing is held for it any more.
+    CallEnded(CallId),
     /// The resident bytes of workers.
     Memory(Vec<(WorkerId, u64)>),
 }
@@ -57,6 +62,7 @@ pub struct Handle {
     peers: Arc<Peers>,
     audience: Arc<Audience>,
     worker_timeout: Duration,
+    refused_calls: Arc<AtomicU64>,
 }
 
 /// What there is to see before the loop runs.
@@ -122,7 +128,8 @@ impl Handle {
         worker_timeout: Duration,
     ) -> Self {
         let first = Arc::new(First { status: first, running: OnceLock::new() });
-        Handle { commands, waker, first, meter: Arc::default(), peers, audience, worker_timeout }
+        let (meter, refused_calls) = (Arc::default(), Arc::default());
+        Handle { commands, waker, first, meter, peers, audience, worker_timeout, refused_calls }
     }
 
     /// From now on the loop answers.
@@ -235,6 +242,7 @@ impl Handle {
         self.send(Command::Look { reply })?;
         let mut status = answer.recv().map_err(|_| Error::ended())?;
         self.meter.lock().unwrap_or_else(PoisonError::into_inner).fill_in(&mut status);
+        status.orders.refused_calls = self.refused_calls.load(Ordering::Relaxed);
         Ok(status)
     }
 
@@ -251,7 +259,7 @@ impl Handle {
     }
 
     /// Gives an order and waits for the loop's word on it.
-    pub(crate) fn order_and_hear(&self, order: Order, by: Principal) -> Result<Taken> {
+    pub(crate) fn order_and_hear(&self, order: Order, by: By) -> Result<Taken> {
         match self.order_by(order, by)?.replies.recv_timeout(ANSWER) {
             Ok(Word::Reply(Reply::Accepted | Reply::Ended(_)) | Word::Over(_)) => Ok(Taken::Accepted),
             Ok(Word::Reply(Reply::Refused)) => Ok(Taken::ShuttingDown),
@@ -262,18 +270,32 @@ impl Handle {
     }
 
     /// Gives an order and waits for its end, at most `limit`.
-    pub(crate) fn order_and_wait(&self, order: Order, by: Principal, limit: Duration) -> Result<Heard> {
+    pub(crate) fn order_and_wait(&self, order: Order, by: By, limit: Duration) -> Result<Heard> {
         self.order_by(order, by)?.hear(limit)
     }
 
     fn order(&self, order: Order) -> Result<Restart> {
-        self.order_by(order, Principal::Program)
+        self.order_by(order, By::PROGRAM)
     }
 
-    fn order_by(&self, order: Order, by: Principal) -> Result<Restart> {
+    fn order_by(&self, order: Order, by: By) -> Result<Restart> {
         let (reply, replies) = channel();
         self.send(Command::Order { order, by, reply })?;
         Ok(Restart { replies })
+    }
+
+    /// A call of the API was refused.
+    pub(crate) fn count_refused_call(&self) {
+        self.refused_calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What is asked by this call from now on is waited for, until the call ends.
+    pub(crate) fn begin_call(&self, call: CallId) -> Result<()> {
+        self.send(Command::CallBegan(call))
+    }
+
+    pub(crate) fn end_call(&self, call: CallId) -> Result<()> {
+        self.send(Command::CallEnded(call))
     }
 
     pub(crate) fn send(&self, command: Command) -> Result<()> {

@@ -27,6 +27,28 @@ pub(crate) enum Owner {
     Unknown,
 }
 
+/// A call of the control API whose caller waits for the end of what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct CallId(pub(crate) u64);
+
+/// Who gives an order, and by which call, where somebody waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct By {
+    pub(crate) principal: Principal,
+    pub(crate) call: Option<CallId>,
+}
+
+impl By {
+    /// This very program.
+    pub(crate) const PROGRAM: By = By { principal: Principal::Program, call: None };
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.principal.fmt(f)
+    }
+}
+
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -166,6 +166,8 @@ pub struct ForkStatus {
 pub struct OrderStatus {
     /// Orders that came when a shutdown had begun. Never reset.
     pub refused: u64,
+    /// Calls of the control API that were refused, with any status from 400 to 499 or for want of room. Never reset.
+    pub refused_calls: u64,
 }
 
 /// What was thrown away, ever.
@@ -201,7 +203,7 @@ impl Status {
             listeners,
             restart: view.restart.map(RestartStatus::of),
             forks: ForkStatus { crashes: view.crashes, planned: view.planned, budget_left: view.budget_left },
-            orders: OrderStatus { refused: view.refused },
+            orders: OrderStatus { refused: view.refused, refused_calls: 0 },
             dropped: DroppedStatus::default(),
         }
     }

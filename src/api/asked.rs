@@ -1,7 +1,7 @@
 //! What a caller asks for: the worker named in the path, the parameters, the body. Pure.
 
 use crate::handle::Handle;
-use crate::principal::Principal;
+use crate::principal::By;
 
 /// The longest body that a route reads.
 pub(super) const BODY_LIMIT: usize = 64 << 10;
@@ -9,7 +9,7 @@ pub(super) const BODY_LIMIT: usize = 64 << 10;
 /// A request as a route sees it.
 pub(crate) struct Asked<'a> {
     pub(crate) handle: &'a Handle,
-    pub(crate) by: Principal,
+    pub(crate) by: By,
     /// The number that the path has where the route's has `ID`.
     pub(crate) id: Option<u64>,
     pub(crate) parameters: Parameters,

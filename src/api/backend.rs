@@ -3,170 +3,190 @@
 //!
 //! What comes from outside never meets it raw: it has no time-outs and no limits, and dies of some requests.
 
-use std::collections::hash_map::RandomState;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::hash::{BuildHasher, Hasher};
-use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::net::UnixListener;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Socket;
 use tiny_http::{Request, Server};
 
-use super::routes::{self, Answer, Page, text};
-use super::waiters::Waiters;
+use super::asked::BODY_LIMIT;
+use super::door::is_exhausted;
+use super::gate::Over;
+use super::pair;
+use super::place::Place;
+use super::routes::{self, Answer, Later, PRINCIPAL, Page, text};
+use crate::error::Cause;
 use crate::handle::Handle;
 use crate::journal;
+use crate::principal::By;
+use crate::sys::signal::Mask;
 
-/// The server at work; it ends when dropped.
-pub(super) struct Backend {
-    place: Place,
-    server: Option<Arc<Server>>,
-    answering: Option<JoinHandle<()>>,
+/// What every thread of a server holds until it ends.
+pub(super) type Alive = Sender<Over>;
+
+/// The server at work; it ends when dropped, and nobody waits for that: its thread may have an answer in hand that
+/// the gate itself has to take.
+pub(super) enum Backend {
+    Server(Named),
+    /// Where no folder can be written to: a thread for each request.
+    Pairs {
+        handle: Handle,
+        alive: Alive,
+    },
 }
 
-/// A socket whose file is gone: it is reached through our descriptor alone.
-struct Place {
-    /// Stays open while the server lives: its idea of its own path leads through this descriptor's number.
-    _folder: File,
-    socket: File,
+/// `tiny_http`, behind a socket in the file system that nobody else finds.
+pub(super) struct Named {
+    place: Arc<Place>,
+    server: Arc<Server>,
+    /// Takes the gate's share of the server, so that the last share goes where it blocks nobody.
+    last: Sender<Arc<Server>>,
 }
 
 impl Backend {
-    pub(super) fn start(handle: &Handle, waiters: &Waiters) -> io::Result<Self> {
-        let (place, listener) = Place::take()?;
-        // It panics where it gets no thread.
-        let server = catch_unwind(|| Server::from_listener(listener, None))
-            .map_err(|_| io::Error::other("no thread for the HTTP server"))?
-            .map_err(io::Error::other)?;
-        let server = Arc::new(server);
-        let (serving, handle, waiters) = (Arc::clone(&server), handle.clone(), waiters.clone());
-        let mut backend = Backend { place, server: Some(server), answering: None };
-        let answering = thread::Builder::new().name("proteus-api".into());
-        backend.answering = Some(answering.spawn(move || answer_all(&serving, &handle, &waiters))?);
-        Ok(backend)
+    pub(super) fn start(handle: &Handle, alive: &Alive) -> io::Result<Self> {
+        match Place::take() {
+            Ok((place, listener)) => Named::start(place, listener, handle, alive).map(Backend::Server),
+            Err(error) if is_exhausted(&error) => Err(error),
+            Err(error) => {
+                journal::debug!(
+                    "control API: no folder for its inner socket ({}): it does without",
+                    Cause(&error)
+                );
+                Ok(Backend::pairs(handle, alive))
+            }
+        }
+    }
+
+    pub(super) fn pairs(handle: &Handle, alive: &Alive) -> Self {
+        Backend::Pairs { handle: handle.clone(), alive: alive.clone() }
     }
 
     /// A connection to it, which it may not have accepted yet.
     pub(super) fn connect(&self) -> io::Result<Socket> {
-        self.place.connect()
+        match self {
+            Backend::Server(server) => server.place.connect(),
+            Backend::Pairs { handle, alive } => pair::connect(handle, alive),
+        }
     }
 }
 
-impl Drop for Backend {
+impl Named {
+    fn start(
+        place: Place,
+        listener: std::os::unix::net::UnixListener,
+        handle: &Handle,
+        alive: &Alive,
+    ) -> io::Result<Self> {
+        // It panics where it gets no thread.
+        let server = quietly(|| catch_unwind(|| Server::from_listener(listener, None)))
+            .map_err(|_| io::Error::other("no thread for the HTTP server"))?
+            .map_err(io::Error::other)?;
+        let (place, server) = (Arc::new(place), Arc::new(server));
+        let (last, gates) = channel();
+        let answering = Answering {
+            place: Arc::clone(&place),
+            server: Arc::clone(&server),
+            gates,
+            handle: handle.clone(),
+            alive: alive.clone(),
+        };
+        let thread = thread::Builder::new().name("proteus-api".into());
+        quietly(|| thread.spawn(move || answering.run()))?;
+        Ok(Named { place, server, last })
+    }
+}
+
+impl Drop for Named {
     fn drop(&mut self) {
-        if let Some(server) = &self.server {
-            server.unblock();
-        }
-        // First the thread that answers, then the server, which tells its accept thread to end; that one has to be
-        // woken by us, since the server cannot find its own socket.
-        if let Some(answering) = self.answering.take() {
-            drop(answering.join());
-        }
-        self.server = None;
+        // Both fail only where the thread has ended.
+        let _ = self.last.send(Arc::clone(&self.server));
+        self.server.unblock();
+    }
+}
+
+/// Starts threads that take none of the program's signals.
+pub(super) fn quietly<T>(start: impl FnOnce() -> T) -> T {
+    let before = Mask::block_all();
+    let started = start();
+    before.apply();
+    started
+}
+
+/// The thread that answers.
+struct Answering {
+    place: Arc<Place>,
+    server: Arc<Server>,
+    gates: Receiver<Arc<Server>>,
+    handle: Handle,
+    alive: Alive,
+}
+
+impl Answering {
+    fn run(self) {
+        let gates = loop {
+            match self.server.recv() {
+                Ok(request) => self.answer(request),
+                Err(_) => match self.gates.try_recv() {
+                    Ok(share) => break Some(share),
+                    Err(TryRecvError::Disconnected) => break None,
+                    // It has lost its accept thread: who is in already is answered all the same.
+                    Err(TryRecvError::Empty) => {}
+                },
+            }
+        };
+        drop((gates, self.server));
+        // Its accept thread has been told to end, and is woken by us: the server cannot find its own socket.
         drop(self.place.connect());
     }
-}
 
-impl Place {
-    fn take() -> io::Result<(Self, UnixListener)> {
-        let folder = private_folder()?;
-        let taken = Place::within(&folder);
-        // Everything stays reachable through the descriptors, and nothing is left behind however the master ends.
-        drop(fs::remove_file(folder.join("api")));
-        drop(fs::remove_dir(&folder));
-        taken
-    }
-
-    fn within(path: &Path) -> io::Result<(Self, UnixListener)> {
-        let folder = open_path(path)?;
-        let name = through(&folder).join("api");
-        let listener = UnixListener::bind(&name)?;
-        let socket = open_path(&name)?;
-        Ok((Place { _folder: folder, socket }, listener))
-    }
-
-    fn connect(&self) -> io::Result<Socket> {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.connect(&SockAddr::unix(through(&self.socket))?)?;
-        Ok(socket)
-    }
-}
-
-/// Takes hold of a file without opening it.
-fn open_path(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)
-}
-
-fn through(file: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
-/// A new folder that is ours alone, for a moment; some place can be written to even in a read-only container.
-fn private_folder() -> io::Result<PathBuf> {
-    let run = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let places =
-        run.into_iter().chain([std::env::temp_dir(), "/dev/shm".into(), "/run".into(), "/var/tmp".into()]);
-    let mut failure = io::Error::from(io::ErrorKind::NotFound);
-    for place in places {
-        let random = RandomState::new().build_hasher().finish();
-        let folder = place.join(format!("proteus-{random:016x}"));
-        match DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-fn answer_all(server: &Server, handle: &Handle, waiters: &Waiters) {
-    // It ends when it is told to, or when the server has lost its accept thread.
-    while let Ok(request) = server.recv() {
-        let answered = catch_unwind(AssertUnwindSafe(|| answer(request, handle, waiters)));
+    fn answer(&self, request: Request) {
+        let answered = catch_unwind(AssertUnwindSafe(|| answer(request, &self.handle, &self.alive)));
         if answered.is_err() {
             journal::error!("control API: a panic while it answered; it goes on");
         }
     }
 }
 
-fn answer(mut request: Request, handle: &Handle, waiters: &Waiters) {
-    match routes::answer(&mut request, handle) {
+fn answer(mut request: Request, handle: &Handle, alive: &Alive) {
+    let Some(by) = principal(&request) else {
+        return send(request, text(400, "whoever asks must be named"));
+    };
+    let mut body = Vec::new();
+    if let Err(error) = request.as_reader().take(BODY_LIMIT as u64).read_to_end(&mut body) {
+        return send(request, text(400, &format!("the body ends early: {error}")));
+    }
+    match routes::answer(request.url(), by, body, handle) {
         Answer::Now(page) => send(request, page),
-        Answer::Later(later) => match waiters.enter() {
-            Some(place) => place.answer(request, later),
-            None => send(request, text(503, "too many callers wait already")),
-        },
+        Answer::Later(later) => answer_later(request, later, alive.clone()),
     }
 }
 
-pub(super) fn send(request: Request, answer: Page) {
+/// Who asks, in the gate's words.
+fn principal(request: &Request) -> Option<By> {
+    let header = request.headers().iter().find(|header| header.field.equiv(PRINCIPAL))?;
+    serde_json::from_str(header.value.as_str()).ok()
+}
+
+/// On a thread of its own, which may wait; the gate lets in only so many who do.
+fn answer_later(request: Request, later: Later, alive: Alive) {
+    let thread = thread::Builder::new().name("proteus-api-wait".into());
+    let spawned = quietly(|| {
+        thread.spawn(move || {
+            send(request, later());
+            drop(alive);
+        })
+    });
+    if let Err(error) = spawned {
+        journal::warn!("control API: no thread for a caller who waits: {error}; it is told of a failure");
+    }
+}
+
+fn send(request: Request, answer: Page) {
     if let Err(error) = request.respond(answer) {
         journal::debug!("control API: the caller has gone: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{Read, Write};
-
-    #[test]
-    fn the_private_socket_has_no_name_and_is_reached_all_the_same() {
-        let (place, listener) = Place::take().unwrap();
-        let name = listener.local_addr().unwrap().as_pathname().unwrap().to_owned();
-        assert!(!name.exists(), "{}", name.display());
-        let mut client = place.connect().unwrap();
-        let (mut server, _) = listener.accept().unwrap();
-        client.write_all(b"x").unwrap();
-        let mut byte = [0];
-        server.read_exact(&mut byte).unwrap();
-        drop(listener);
-        assert_eq!(place.connect().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -1,6 +1,6 @@
 //! One connection through the gate: what it said so far, and what it gets. Nothing here ever blocks.
 
-use std::io::{self, ErrorKind, Read};
+use std::io;
 use std::mem;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -10,7 +10,10 @@ use socket2::Socket;
 
 use super::head::{Head, Refusal};
 use super::policy::Site;
-use super::routes::{PRINCIPAL, Route};
+use super::relay::{Asking, Delivery, Progress, drain};
+use super::request::{Request, page};
+use super::routes::{Route, Stay};
+use super::waiting::Place;
 use crate::error::Cause;
 use crate::principal::Principal;
 use crate::sys::poll::Watched;
@@ -19,12 +22,12 @@ use crate::sys::poll::Watched;
 const HEAD_TIME: Duration = Duration::from_secs(2);
 /// How long the whole request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// How long a caller may read nothing of an answer that is ready for him.
-const READ_TIME: Duration = Duration::from_secs(5);
-/// How long what a refused caller still sends is thrown away, so that he gets to read why.
+/// How long a caller may take over its request while nobody else wants its place.
+const DALLYING: Duration = Duration::from_millis(100);
+/// How long what a refused caller still sends is thrown away, so that it gets to read why.
 const LINGER_TIME: Duration = Duration::from_secs(1);
-/// How much of an answer is held for a caller at a time.
-const ANSWER_BUFFER: usize = 64 << 10;
+/// How often a request that the server never saw is brought to it.
+const MOST_TRIES: u32 = 3;
 
 /// A caller, from the accept to the end.
 pub(super) struct Caller {
@@ -32,6 +35,8 @@ pub(super) struct Caller {
     principal: Principal,
     since: Instant,
     stage: Stage,
+    /// What the books have not taken yet.
+    refused: Option<Refused>,
 }
 
 enum Stage {
@@ -42,11 +47,19 @@ enum Stage {
     },
     /// It is complete, and goes to the server behind the gate as soon as there is a connection.
     Received {
-        request: Vec<u8>,
+        request: Request,
         tries: u32,
+        place: Option<Place>,
     },
-    /// It is on its way there, or its answer on the way back.
-    Relaying(Relay),
+    /// The server has it, or is about to.
+    Asking {
+        asking: Asking,
+        request: Request,
+        tries: u32,
+        place: Option<Place>,
+    },
+    /// The whole answer is here, and goes to the caller at the caller's own pace.
+    Delivering(Delivery),
     /// All is said: what still comes in is thrown away.
     Lingering {
         until: Instant,
@@ -60,20 +73,16 @@ struct Admitted {
     route: &'static Route,
 }
 
-struct Relay {
-    /// `None` once the answer is complete.
-    server: Option<Socket>,
-    request: Vec<u8>,
-    sent: usize,
-    tries: u32,
-    answer: Vec<u8>,
-    /// Whether any of the answer has been passed on.
-    begun: bool,
-    /// When the caller last read something, or had nothing to read.
-    moved: Instant,
+/// A call that was refused, for the books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) status: u16,
+    /// Method and path, as far as they are known, who asked, and why not.
+    pub(super) line: String,
 }
 
 /// What a caller needs from the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Nothing,
     /// A connection to the server behind the gate.
@@ -82,26 +91,72 @@ pub(super) enum Wish {
     AnotherServer,
 }
 
-/// How often a request that the server never saw is brought to it.
-const MOST_TRIES: u32 = 3;
-
 impl Caller {
     pub(super) fn new(client: Socket, principal: Principal, now: Instant) -> Self {
-        Caller { client, principal, since: now, stage: Stage::Receiving { bytes: Vec::new(), head: None } }
+        let stage = Stage::Receiving { bytes: Vec::new(), head: None };
+        Caller { client, principal, since: now, stage, refused: None }
     }
 
     pub(super) fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Over)
     }
 
-    /// Whether the server behind the gate may still have to accept his connection.
-    pub(super) fn is_unheard(&self) -> bool {
-        matches!(&self.stage, Stage::Relaying(Relay { server: Some(_), begun: false, .. }))
+    pub(super) fn is_receiving(&self) -> bool {
+        matches!(self.stage, Stage::Receiving { .. })
     }
 
-    /// Since when he keeps us waiting for his request.
-    pub(super) fn dallies_since(&self) -> Option<Instant> {
-        matches!(self.stage, Stage::Receiving { .. }).then_some(self.since)
+    /// Whether the server behind the gate may still have to accept this caller's connection.
+    pub(super) fn is_unheard(&self) -> bool {
+        matches!(&self.stage, Stage::Asking { asking, .. } if asking.is_unheard())
+    }
+
+    /// The place of those who wait that this caller has.
+    pub(super) fn place(&self) -> Option<&Place> {
+        match &self.stage {
+            Stage::Received { place, .. } | Stage::Asking { place, .. } => place.as_ref(),
+            Stage::Receiving { .. } | Stage::Delivering(_) | Stage::Lingering { .. } | Stage::Over => None,
+        }
+    }
+
+    /// How long the request that is complete may stay.
+    pub(super) fn wants(&self) -> Option<Stay> {
+        match &self.stage {
+            Stage::Received { request, place: None, .. } => Some(request.stay()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn take(&mut self, taken: Place) {
+        if let Stage::Received { place, .. } = &mut self.stage {
+            *place = Some(taken);
+        }
+    }
+
+    /// The order is given, and nobody waits for its end.
+    pub(super) fn wait_no_longer(&mut self) {
+        if let Stage::Received { request, .. } = &mut self.stage {
+            request.wait_no_longer();
+        }
+    }
+
+    /// From when on the caller's place at the gate is another's who wants it: while it keeps us waiting for its
+    /// request, or for its reading.
+    pub(super) fn yields_from(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Receiving { .. } => Some(self.since + DALLYING),
+            Stage::Delivering(delivery) => Some(delivery.yields_from()),
+            Stage::Lingering { .. } => Some(self.since),
+            Stage::Received { .. } | Stage::Asking { .. } | Stage::Over => None,
+        }
+    }
+
+    /// The bytes of the answer that are held for this caller.
+    pub(super) fn held(&self) -> usize {
+        match &self.stage {
+            Stage::Asking { asking, .. } => asking.held(),
+            Stage::Delivering(delivery) => delivery.held(),
+            Stage::Receiving { .. } | Stage::Received { .. } | Stage::Lingering { .. } | Stage::Over => 0,
+        }
     }
 
     /// What to wait for on the caller's side and on the server's.
@@ -110,10 +165,11 @@ impl Caller {
         match &self.stage {
             Stage::Receiving { .. } | Stage::Lingering { .. } => (client(true, false), None),
             Stage::Received { .. } | Stage::Over => (client(false, false), None),
-            Stage::Relaying(relay) => {
-                let (asks, reads) = (relay.sent < relay.request.len(), relay.answer.len() < ANSWER_BUFFER);
-                let server = relay.server.as_ref().map(|server| Watched::new(server.as_fd(), reads, asks));
-                (client(false, !relay.answer.is_empty()), server)
+            Stage::Delivering(_) => (client(false, true), None),
+            Stage::Asking { asking, place, .. } => {
+                let watches_end = place.as_ref().is_some_and(|place| !place.is_half_closed());
+                let watched = client(false, false);
+                (if watches_end { watched.and_half_close() } else { watched }, Some(asking.watched()))
             }
         }
     }
@@ -122,71 +178,104 @@ impl Caller {
         match &self.stage {
             Stage::Receiving { head: None, .. } => Some(self.since + HEAD_TIME),
             Stage::Receiving { head: Some(_), .. } => Some(self.since + REQUEST_TIME),
-            Stage::Relaying(relay) if !relay.answer.is_empty() => Some(relay.moved + READ_TIME),
+            Stage::Delivering(delivery) => Some(delivery.deadline()),
             // Who waits for a verdict may wait for long.
-            Stage::Relaying(_) | Stage::Received { .. } | Stage::Over => None,
+            Stage::Asking { .. } | Stage::Received { .. } | Stage::Over => None,
             Stage::Lingering { until } => Some(*until),
         }
     }
 
-    /// Goes as far as it can without waiting.
-    pub(super) fn proceed(&mut self, site: &Site, now: Instant, lost: bool) -> Wish {
-        if lost && !matches!(self.stage, Stage::Receiving { .. }) {
+    /// The caller's end is gone: nothing is held for it any more.
+    pub(super) fn leave(&mut self) {
+        // What it said before it went may still be an order.
+        if !self.is_receiving() {
             self.stage = Stage::Over;
         }
-        match &mut self.stage {
-            Stage::Receiving { .. } => self.receive(site, now),
-            Stage::Relaying(_) => return self.relay(now),
-            Stage::Lingering { until } if *until <= now => self.stage = Stage::Over,
-            Stage::Lingering { .. } => self.linger(),
-            Stage::Received { .. } | Stage::Over => {}
+    }
+
+    /// The caller will say nothing more; it may still read, and it may have gone.
+    pub(super) fn has_half_closed(&mut self) {
+        if let Stage::Asking { place: Some(place), .. } = &mut self.stage {
+            place.note_half_close();
+        }
+    }
+
+    /// The two ends of the connection, for the question whether anybody is there.
+    pub(super) fn client(&self) -> &Socket {
+        &self.client
+    }
+
+    /// Goes as far as it can without waiting.
+    pub(super) fn proceed(&mut self, site: &Site, now: Instant) -> Wish {
+        if self.is_receiving() {
+            self.receive(site, now);
+        }
+        if let Stage::Asking { .. } = self.stage
+            && let Some(wish) = self.ask(now)
+        {
+            return wish;
+        }
+        if let Stage::Delivering(delivery) = &mut self.stage {
+            match delivery.deliver(&self.client, now) {
+                Progress::More => {}
+                Progress::Broken => self.stage = Stage::Over,
+                Progress::Done => {
+                    drop(self.client.shutdown(Shutdown::Write));
+                    self.stage = Stage::Lingering { until: now + LINGER_TIME };
+                }
+            }
+        }
+        if let Stage::Lingering { until } = self.stage
+            && (until <= now || drain(&mut self.client, &mut Vec::new()))
+        {
+            self.stage = Stage::Over;
         }
         if matches!(self.stage, Stage::Received { .. }) { Wish::Server } else { Wish::Nothing }
     }
 
     /// Brings the request to the server; without one, the caller is told so.
     pub(super) fn meet(&mut self, server: io::Result<Socket>, now: Instant) {
-        let Stage::Received { request, tries } = &mut self.stage else { return };
-        match server {
-            Ok(server) => {
-                let (request, tries) = (mem::take(request), *tries + 1);
-                let server = Some(server);
-                let relay =
-                    Relay { server, request, sent: 0, tries, answer: Vec::new(), begun: false, moved: now };
-                self.stage = Stage::Relaying(relay);
+        match (mem::replace(&mut self.stage, Stage::Over), server) {
+            (Stage::Received { request, tries, place }, Ok(server)) => {
+                let asking = Asking::new(server, request.encode(&self.principal, place.as_ref()));
+                self.stage = Stage::Asking { asking, request, tries: tries + 1, place };
             }
-            Err(error) => {
-                self.refuse(
-                    &Refusal::new(503, format!("the control API is out of order: {}", Cause(&error))),
-                    now,
-                );
+            (Stage::Received { .. }, Err(error)) => {
+                let reason = format!("the control API is out of order: {}", Cause(&error));
+                self.refuse(&Refusal::new(503, reason), now);
             }
+            (other, _) => self.stage = other,
         }
     }
 
     /// Says why not, and nothing else.
     pub(super) fn refuse(&mut self, refusal: &Refusal, now: Instant) {
-        let relay = Relay {
-            server: None,
-            request: Vec::new(),
-            sent: 0,
-            tries: 0,
-            answer: page(refusal),
-            begun: true,
-            moved: now,
+        let what = match &self.stage {
+            Stage::Receiving { head: Some(admitted), .. } => admitted.head.title(),
+            Stage::Receiving { bytes, .. } => Head::title_of(bytes),
+            Stage::Received { request, .. } | Stage::Asking { request, .. } => request.title(),
+            Stage::Delivering(_) | Stage::Lingering { .. } | Stage::Over => return,
         };
-        self.stage = Stage::Relaying(relay);
-        self.relay(now);
+        self.note_refusal(&what, refusal.status, &refusal.reason);
+        self.stage = Stage::Delivering(Delivery::new(page(refusal), now));
+    }
+
+    /// The call that was refused since somebody last asked.
+    pub(super) fn take_refused(&mut self) -> Option<Refused> {
+        self.refused.take()
+    }
+
+    fn note_refusal(&mut self, what: &str, status: u16, reason: &str) {
+        let line = format!("{what} by {}: {status}, {reason}", self.principal);
+        self.refused = Some(Refused { status, line });
     }
 
     fn receive(&mut self, site: &Site, now: Instant) {
-        let ended = match &mut self.stage {
-            Stage::Receiving { bytes, .. } => drain(&mut self.client, bytes),
-            _ => return,
-        };
+        let Stage::Receiving { bytes, .. } = &mut self.stage else { return };
+        let ended = drain(&mut self.client, bytes);
         match self.understand(site) {
             Err(refusal) => self.refuse(&refusal, now),
-            Ok(()) if !matches!(self.stage, Stage::Receiving { .. }) => {}
+            Ok(()) if !self.is_receiving() => {}
             Ok(()) if ended => self.stage = Stage::Over,
             Ok(()) if self.deadline().is_some_and(|at| at <= now) => {
                 self.refuse(&Refusal::new(408, "the request takes too long"), now);
@@ -200,7 +289,7 @@ impl Caller {
         let Stage::Receiving { bytes, head: admitted } = &mut self.stage else { return Ok(()) };
         if admitted.is_none() {
             let Some(head) = Head::read(bytes)? else { return Ok(()) };
-            let route = site.admit(&head)?;
+            let route = site.admit(&head, &self.principal)?;
             if head.expects_continue() && bytes.len() == head.length {
                 // So few bytes always fit.
                 drop(self.client.send_with_flags(b"HTTP/1.1 100 Continue\r\n\r\n", libc::MSG_NOSIGNAL));
@@ -209,144 +298,42 @@ impl Caller {
         }
         let Some(Admitted { head, route }) = admitted else { return Ok(()) };
         let Some(body) = head.body.read(&bytes[head.length..])? else { return Ok(()) };
-        let request = rebuilt(head, &self.principal, if route.kind.has_body() { &body } else { &[] });
-        self.stage = Stage::Received { request, tries: 0 };
+        let request = Request::new(head, route, body);
+        self.stage = Stage::Received { request, tries: 0, place: None };
         Ok(())
     }
 
-    fn relay(&mut self, now: Instant) -> Wish {
-        let Stage::Relaying(relay) = &mut self.stage else { return Wish::Nothing };
-        match relay.exchange() {
-            Exchange::Unheard if relay.tries < MOST_TRIES => {
-                let (request, tries) = (mem::take(&mut relay.request), relay.tries);
-                self.stage = Stage::Received { request, tries };
-                return Wish::AnotherServer;
+    /// Takes the server's answer, whole: the server waits for no caller.
+    fn ask(&mut self, now: Instant) -> Option<Wish> {
+        let Stage::Asking { asking, tries, .. } = &mut self.stage else { return None };
+        match asking.exchange() {
+            Progress::More => None,
+            Progress::Done => {
+                self.deliver(now);
+                None
             }
-            Exchange::Unheard => {
-                self.refuse(&Refusal::new(503, "the control API is out of order; ask again"), now);
-                return Wish::Nothing;
-            }
-            Exchange::Heard => {}
-        }
-        let passed = relay.pass_on(&self.client, now);
-        let (over, late) =
-            (relay.server.is_none() && relay.answer.is_empty(), relay.moved + READ_TIME <= now);
-        if passed.is_err() || late && !relay.answer.is_empty() {
-            self.stage = Stage::Over;
-        } else if over {
-            drop(self.client.shutdown(Shutdown::Write));
-            self.stage = Stage::Lingering { until: now + LINGER_TIME };
-            self.linger();
-        }
-        Wish::Nothing
-    }
-
-    fn linger(&mut self) {
-        let mut thrown_away = Vec::new();
-        if drain(&mut self.client, &mut thrown_away) {
-            self.stage = Stage::Over;
-        }
-    }
-}
-
-/// How it goes between the gate and the server.
-enum Exchange {
-    Heard,
-    /// It broke off before the first byte of an answer: it never saw the request.
-    Unheard,
-}
-
-impl Relay {
-    fn exchange(&mut self) -> Exchange {
-        let Some(server) = &mut self.server else { return Exchange::Heard };
-        while self.sent < self.request.len() {
-            match server.send_with_flags(&self.request[self.sent..], libc::MSG_NOSIGNAL) {
-                Ok(count) => self.sent += count,
-                // Whatever it is, reading tells.
-                Err(_) => break,
-            }
-        }
-        if self.answer.len() < ANSWER_BUFFER && drain(server, &mut self.answer) {
-            self.server = None;
-            if !self.begun && self.answer.is_empty() {
-                return Exchange::Unheard;
-            }
-        }
-        Exchange::Heard
-    }
-
-    fn pass_on(&mut self, client: &Socket, now: Instant) -> io::Result<()> {
-        if !self.begun {
-            self.begun = announce_end(&mut self.answer);
-        }
-        // Until its first line is complete, an answer waits; all of it may be a first line only when it has ended.
-        while (self.begun || self.server.is_none()) && !self.answer.is_empty() {
-            match client.send_with_flags(&self.answer, libc::MSG_NOSIGNAL) {
-                Ok(count) => {
-                    self.answer.drain(..count);
-                    self.moved = now;
+            Progress::Broken if *tries < MOST_TRIES => {
+                if let Stage::Asking { request, tries, place, .. } =
+                    mem::replace(&mut self.stage, Stage::Over)
+                {
+                    self.stage = Stage::Received { request, tries, place };
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Some(Wish::AnotherServer)
+            }
+            Progress::Broken => {
+                self.refuse(&Refusal::new(503, "the control API is out of order; ask again"), now);
+                None
             }
         }
-        self.moved = now;
-        Ok(())
     }
-}
 
-/// Adds `Connection: close` below the first line, since every connection takes one request.
-fn announce_end(answer: &mut Vec<u8>) -> bool {
-    let Some(end) = answer.windows(2).position(|two| two == b"\r\n") else { return false };
-    answer.splice(end + 2..end + 2, *b"Connection: close\r\n");
-    true
-}
-
-/// The same request in our own words: nothing of what the caller wrote but method, path and body.
-fn rebuilt(head: &Head, by: &Principal, body: &[u8]) -> Vec<u8> {
-    let (method, target, length) = (&head.method, &head.target, body.len());
-    let by = serde_json::to_string(by).unwrap_or_default();
-    let lines = format!(
-        "{method} {target} HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n{PRINCIPAL}: {by}\r\nContent-Length: {length}\r\n\r\n"
-    );
-    [lines.as_bytes(), body].concat()
-}
-
-fn page(refusal: &Refusal) -> Vec<u8> {
-    let reason = match refusal.status {
-        400 => "Bad Request",
-        401 => "Unauthorized\r\nWWW-Authenticate: Bearer",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        431 => "Request Header Fields Too Large",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        _ => "Refused",
-    };
-    let (status, body) = (refusal.status, &refusal.reason);
-    let length = body.len();
-    format!(
-        "HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: text/plain; charset=UTF-8\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
-}
-
-/// Reads what is there, up to a buffer's worth, and says whether that was the end.
-fn drain(from: &mut Socket, into: &mut Vec<u8>) -> bool {
-    let mut buffer = [0; 16 << 10];
-    let most = into.len() + 2 * ANSWER_BUFFER;
-    while into.len() < most {
-        match from.read(&mut buffer) {
-            Ok(0) => return true,
-            Ok(count) => into.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+    fn deliver(&mut self, now: Instant) {
+        let Stage::Asking { asking, request, .. } = mem::replace(&mut self.stage, Stage::Over) else {
+            return;
+        };
+        if let Some(status) = asking.status().filter(|status| (400..500).contains(status)) {
+            self.note_refusal(&request.title(), status, &asking.reason());
         }
+        self.stage = Stage::Delivering(Delivery::new(asking.into_answer(), now));
     }
-    false
 }

@@ -1,102 +1,94 @@
 //! The gate: the only part of the control API that meets the outside.
 //!
 //! One thread accepts, receives under limits of time and size, refuses what the policy refuses, and passes the
-//! rest on, rebuilt, to the HTTP server behind it. It sleeps until something comes; nothing in it blocks, so no
-//! caller holds up another one.
+//! rest on, rebuilt, to the HTTP server behind it, whose answers it takes whole. It sleeps until something comes;
+//! nothing in it blocks, and it waits for no thread, so no caller holds up another one.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use socket2::{SockAddr, Socket};
+use socket2::Socket;
 
 use super::backend::Backend;
 use super::caller::{Caller, Wish};
+use super::door::{Door, is_exhausted};
 use super::head::Refusal;
 use super::policy::Site;
-use super::waiters::Waiters;
+use super::refusals::Refusals;
+use super::routes::Stay;
+use super::waiting::{Place, Seating, seat};
 use crate::handle::Handle;
 use crate::journal;
-use crate::master::socketfile::SocketFile;
-use crate::principal::{Owner, Principal};
-use crate::sys::ancillary;
+use crate::principal::CallId;
 use crate::sys::poll::{Watched, poll};
 
-/// How many connections are held at a time; more wait in the kernel's queue.
+/// How many connections are held at a time, beside those of callers who wait; more wait in the kernel's queue.
 const CALLERS: usize = 16;
-/// How long a caller may take over his request while nobody else wants his place.
-const DALLYING: Duration = Duration::from_millis(100);
 /// Descriptors between the gate and the server: our end, and its own twice.
 const WAY_TO_SERVER: usize = 3;
 /// How long nobody is accepted where the system has no descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+/// How many bytes of answers are held for callers who read slowly; the slowest is let go beyond it.
+const HELD: usize = 32 << 20;
 
 /// The gate and all that it owns.
 pub(super) struct Gate {
     door: Option<Door>,
     site: Site,
-    handle: Handle,
-    waiters: Waiters,
-    backend: Option<Backend>,
+    server: Server,
     /// Its end says that it is time to close.
     bell: UnixStream,
     callers: Vec<Caller>,
+    refusals: Refusals,
+    next_call: u64,
     /// Not before this may anybody be accepted.
     accepts_from: Option<Instant>,
 }
 
-/// Where callers come in.
-pub(super) struct Door {
-    listener: Socket,
-    _file: Option<SocketFile>,
-    _open: Sender<Over>,
+/// The server behind the gate, and how another one is made.
+pub(super) struct Server {
+    pub(super) handle: Handle,
+    pub(super) backend: Option<Backend>,
+    pub(super) start: fn(&Handle, &super::backend::Alive) -> io::Result<Backend>,
+    pub(super) alive: super::backend::Alive,
 }
 
 /// Never sent: a channel's end is the news.
 pub(super) enum Over {}
 
-impl Door {
-    /// `open` ends when the door is closed and its file is gone.
-    pub(super) fn new(listener: Socket, file: Option<SocketFile>, open: Sender<Over>) -> Self {
-        Door { listener, _file: file, _open: open }
-    }
-}
-
 impl Gate {
-    pub(super) fn new(door: Door, site: Site, bell: UnixStream, handle: Handle) -> io::Result<Self> {
-        let waiters = Waiters::default();
-        let backend = Some(Backend::start(&handle, &waiters)?);
+    /// With the bell that closes it.
+    pub(super) fn new(door: Door, site: Site, server: Server) -> io::Result<(Self, UnixStream)> {
+        let (rope, bell) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
-        door.listener.set_nonblocking(true)?;
-        Ok(Gate {
+        let gate = Gate {
             door: Some(door),
             site,
-            handle,
-            waiters,
-            backend,
+            server,
             bell,
             callers: Vec::new(),
+            refusals: Refusals::default(),
+            next_call: 1,
             accepts_from: None,
-        })
+        };
+        Ok((gate, rope))
     }
 
     /// Until the bell has rung and the last caller is served.
     pub(super) fn run(&mut self) {
         while self.door.is_some() || !self.callers.is_empty() {
-            let lost = match self.wait() {
-                Ok(lost) => lost,
-                Err(error) => {
-                    journal::error!("control API: {error}; its callers are let go");
-                    self.callers.clear();
-                    std::thread::park_timeout(EXHAUSTED);
-                    continue;
-                }
-            };
-            self.serve(&lost);
+            if let Err(error) = self.wait() {
+                journal::error!("control API: {error}; its callers are let go");
+                self.callers.clear();
+                std::thread::park_timeout(EXHAUSTED);
+                continue;
+            }
+            self.serve();
             self.listen_for_the_bell();
             self.accept();
+            self.refusals.say(Instant::now());
         }
     }
 
@@ -105,99 +97,130 @@ impl Gate {
         self.callers.clear();
     }
 
-    /// Sleeps until something is to be done; says which callers have gone.
-    fn wait(&self) -> io::Result<Vec<bool>> {
+    /// Sleeps until something is to be done, and notes which callers have gone.
+    fn wait(&mut self) -> io::Result<()> {
+        let now = Instant::now();
         let mut watched = Vec::with_capacity(2 + 2 * self.callers.len());
         if let Some(door) = &self.door {
             watched.push(Watched::new(self.bell.as_fd(), true, false));
-            watched.push(Watched::new(door.listener.as_fd(), self.has_room(Instant::now()), false));
+            watched.push(Watched::new(door.as_fd(), self.has_room(now), false));
         }
         let first = watched.len();
         let (clients, servers): (Vec<_>, Vec<_>) = self.callers.iter().map(Caller::watched).unzip();
         watched.extend(clients);
         watched.extend(servers.into_iter().flatten());
-        let timeout = self.deadline().map(|at| at.saturating_duration_since(Instant::now()));
-        poll(&mut watched, timeout)?;
-        Ok(watched[first..].iter().take(self.callers.len()).map(Watched::is_lost).collect())
+        poll(&mut watched, self.deadline(now).map(|at| at.saturating_duration_since(now)))?;
+        let seen = watched[first..].iter().map(|end| (end.is_lost(), end.is_half_closed()));
+        let seen: Vec<_> = seen.take(self.callers.len()).collect();
+        for (caller, (lost, half_closed)) in self.callers.iter_mut().zip(seen) {
+            let left = || self.door.as_ref().is_some_and(|door| door.has_left(caller.client()));
+            if lost || half_closed && left() {
+                caller.leave();
+            } else if half_closed {
+                caller.has_half_closed();
+            }
+        }
+        Ok(())
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        let full = self.callers.len() >= CALLERS && self.door.is_some();
-        let dallying = self.callers.iter().filter_map(Caller::dallies_since).min();
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let full = self.in_passage() >= CALLERS && self.door.is_some();
+        let yields = self.callers.iter().filter_map(Caller::yields_from).min();
         // Once that is over there is room, and only a newcomer changes anything.
-        let room = dallying.map(|since| since + DALLYING).filter(|at| full && *at > Instant::now());
+        let room = yields.filter(|at| full && *at > now);
         let callers = self.callers.iter().filter_map(Caller::deadline);
-        callers.chain(room).chain(self.accepts_from).min()
+        callers.chain(room).chain(self.accepts_from).chain(self.refusals.deadline()).min()
+    }
+
+    /// How many callers there are beside those who wait, who have places of their own.
+    fn in_passage(&self) -> usize {
+        self.callers.iter().filter(|caller| caller.place().is_none()).count()
     }
 
     fn has_room(&self, now: Instant) -> bool {
         self.accepts_from.is_none_or(|at| at <= now)
-            && (self.callers.len() < CALLERS || self.slowest(now).is_some())
+            && (self.in_passage() < CALLERS || self.slowest(now).is_some())
     }
 
-    /// The caller who has dallied for longest, where that is long enough to give his place to another.
+    /// The caller who has kept us waiting for longest, where that is long enough to give its place to another.
     fn slowest(&self, now: Instant) -> Option<usize> {
-        let dallying =
-            self.callers.iter().enumerate().filter_map(|(at, caller)| Some((caller.dallies_since()?, at)));
-        dallying.min().filter(|(since, _)| *since + DALLYING <= now).map(|(_, at)| at)
+        let slow =
+            self.callers.iter().enumerate().filter_map(|(at, caller)| Some((caller.yields_from()?, at)));
+        slow.min().filter(|(from, _)| *from <= now).map(|(_, at)| at)
     }
 
     fn listen_for_the_bell(&mut self) {
         // Nothing is ever sent: it rings by its end.
         if self.door.is_some() && matches!(self.bell.read(&mut [0]), Ok(0)) {
             self.door = None;
-            self.callers.retain(|caller| caller.dallies_since().is_none());
+            self.callers.retain(|caller| !caller.is_receiving());
         }
     }
 
-    fn serve(&mut self, lost: &[bool]) {
+    fn serve(&mut self) {
         let now = Instant::now();
-        for (at, lost) in lost.iter().enumerate().take(self.callers.len()) {
-            self.serve_one(at, *lost, now);
+        for at in 0..self.callers.len() {
+            self.serve_one(at, now);
         }
         self.callers.retain(|caller| !caller.is_over());
+        self.let_go_of_answers();
     }
 
-    fn serve_one(&mut self, at: usize, lost: bool, now: Instant) {
-        let mut wish = self.callers[at].proceed(&self.site, now, lost);
-        loop {
-            match wish {
-                Wish::Nothing => return,
-                Wish::Server => {}
-                Wish::AnotherServer => self.backend = None,
+    fn serve_one(&mut self, at: usize, now: Instant) {
+        let mut wish = self.callers[at].proceed(&self.site, now);
+        while wish != Wish::Nothing {
+            if wish == Wish::AnotherServer {
+                self.server.backend = None;
             }
-            let server = self.server();
-            self.callers[at].meet(server, now);
-            wish = self.callers[at].proceed(&self.site, now, false);
+            if self.has_place(at, now) {
+                let unheard = self.callers.iter().filter(|caller| caller.is_unheard()).count();
+                let connected = check_descriptors(&self.bell, WAY_TO_SERVER * (1 + unheard))
+                    .and_then(|()| self.server.connect());
+                self.callers[at].meet(connected, now);
+            }
+            wish = self.callers[at].proceed(&self.site, now);
+        }
+        if let Some(refused) = self.callers[at].take_refused() {
+            self.refusals.note(refused, &self.server.handle, now);
         }
     }
 
-    /// A connection to the server, which is built anew where it was lost.
-    fn server(&mut self) -> io::Result<Socket> {
-        self.check_descriptors(WAY_TO_SERVER)?;
-        if let Some(backend) = &self.backend {
-            match backend.connect() {
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                    journal::warn!("control API: its server is lost; a new one takes over");
-                }
-                connected => return connected,
+    /// Whether the caller's request may go on: one that waits needs a place for that.
+    fn has_place(&mut self, at: usize, now: Instant) -> bool {
+        let Some(stay) = self.callers[at].wants().filter(|stay| *stay != Stay::Brief) else { return true };
+        let places = self.callers.iter().enumerate().filter_map(|(at, caller)| Some((at, caller.place()?)));
+        match seat(stay, places) {
+            Seating::Free => {}
+            Seating::InsteadOf(other) => {
+                let others = Refusal::new(503, "others wait; what was ordered goes on");
+                self.callers[other].refuse(&others, now);
+            }
+            // The order is carried out in any case.
+            Seating::Full if stay == Stay::WaitsToStop => {
+                self.callers[at].wait_no_longer();
+                return true;
+            }
+            Seating::Full => {
+                self.callers[at].refuse(&Refusal::new(503, "too many callers wait already"), now);
+                return false;
             }
         }
-        // The old one goes first: it holds descriptors, and they may be what is missing.
-        self.backend = None;
-        let backend = Backend::start(&self.handle, &self.waiters)?;
-        let connected = backend.connect();
-        self.backend = Some(backend);
-        connected
+        let call = CallId(self.next_call);
+        self.next_call += 1;
+        self.callers[at].take(Place::take(&self.server.handle, call, stay));
+        true
     }
 
-    /// Whether so many descriptors are to be had, beside those that the server needs for connections that it may
-    /// not have accepted yet: it dies where it lacks one.
-    fn check_descriptors(&self, count: usize) -> io::Result<()> {
-        let unheard = self.callers.iter().filter(|caller| caller.is_unheard()).count();
-        let needed = count + unheard * WAY_TO_SERVER;
-        let taken: Vec<_> = (0..needed).map(|_| self.bell.try_clone()).collect();
-        taken.into_iter().try_for_each(|taken| taken.map(drop))
+    /// Slow readers together hold so much and no more.
+    fn let_go_of_answers(&mut self) {
+        while self.callers.iter().map(Caller::held).sum::<usize>() > HELD {
+            let reading = self.callers.iter().enumerate().filter(|(_, caller)| caller.held() > 0);
+            let reading = reading.filter_map(|(at, caller)| Some((caller.yields_from()?, at)));
+            match (reading.clone().min(), reading.count()) {
+                (Some((_, slowest)), 2..) => drop(self.callers.swap_remove(slowest)),
+                _ => return,
+            }
+        }
     }
 
     fn accept(&mut self) {
@@ -205,8 +228,10 @@ impl Gate {
             let now = Instant::now();
             let Some(door) = self.door.as_ref().filter(|_| self.has_room(now)) else { return };
             self.accepts_from = None;
-            let accepted = self.check_descriptors(1 + WAY_TO_SERVER).and_then(|()| door.listener.accept());
-            let (client, address) = match accepted {
+            let unheard = self.callers.iter().filter(|caller| caller.is_unheard()).count();
+            let needed = 1 + WAY_TO_SERVER * (1 + unheard);
+            let accepted = check_descriptors(&self.bell, needed).and_then(|()| door.accept());
+            let (client, principal) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if is_exhausted(&error) => {
@@ -217,30 +242,51 @@ impl Gate {
                 // That caller has gone; the next one may be there.
                 Err(_) => continue,
             };
-            let named = client.set_nonblocking(true).and_then(|()| principal(&client, &address));
-            let Ok(principal) = named else { continue };
-            if self.callers.len() >= CALLERS
-                && let Some(slowest) = self.slowest(now)
-            {
-                let mut slowest = self.callers.swap_remove(slowest);
-                slowest.refuse(&Refusal::new(408, "the request takes too long, and others are waiting"), now);
-            }
+            self.make_room(now);
             self.callers.push(Caller::new(client, principal, now));
             // Most requests are there already.
-            self.serve_one(self.callers.len() - 1, false, now);
+            self.serve_one(self.callers.len() - 1, now);
             self.callers.retain(|caller| !caller.is_over());
         }
     }
-}
 
-/// Who has connected.
-fn principal(client: &Socket, address: &SockAddr) -> io::Result<Principal> {
-    if let Some(address) = address.as_socket() {
-        return Ok(Principal::Tcp { address, owner: Owner::Unknown });
+    fn make_room(&mut self, now: Instant) {
+        if self.in_passage() < CALLERS {
+            return;
+        }
+        let Some(slowest) = self.slowest(now) else { return };
+        if self.callers[slowest].is_receiving() {
+            let why = Refusal::new(408, "the request takes too long, and others are waiting");
+            self.callers[slowest].refuse(&why, now);
+            self.serve_one(slowest, now);
+        }
+        self.callers.swap_remove(slowest);
     }
-    ancillary::peer(client.as_fd()).map(|peer| Principal::Unix { uid: peer.uid, pid: peer.pid })
 }
 
-fn is_exhausted(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+impl Server {
+    /// A connection to the server, which is built anew where it was lost.
+    fn connect(&mut self) -> io::Result<Socket> {
+        if let Some(backend) = &self.backend {
+            match backend.connect() {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    journal::warn!("control API: its server is lost; a new one takes over");
+                }
+                connected => return connected,
+            }
+        }
+        // The old one goes first: it holds descriptors, and they may be what is missing.
+        self.backend = None;
+        let backend = (self.start)(&self.handle, &self.alive)?;
+        let connected = backend.connect();
+        self.backend = Some(backend);
+        connected
+    }
+}
+
+/// Whether so many descriptors are to be had: the server needs its own for connections that it may not have
+/// accepted yet, and dies where it lacks one.
+fn check_descriptors(some: &UnixStream, count: usize) -> io::Result<()> {
+    let taken: Vec<_> = (0..count).map(|_| some.try_clone()).collect();
+    taken.into_iter().try_for_each(|taken| taken.map(drop))
 }

@@ -1,6 +1,7 @@
 //! A request as it comes in from outside, piece by piece. Pure.
 
 use super::asked::BODY_LIMIT;
+use super::request::title;
 
 /// The longest request line and headers.
 const HEAD_LIMIT: usize = 8 << 10;
@@ -54,11 +55,20 @@ pub(super) struct Chunks {
 impl Head {
     /// `None` while more of it is to come.
     pub(super) fn read(bytes: &[u8]) -> Result<Option<Self>, Refusal> {
+        Head::read_within(HEAD_LIMIT, bytes)
+    }
+
+    /// The same of what the gate has written, which is longer than what it has read.
+    pub(super) fn read_again(bytes: &[u8]) -> Result<Option<Self>, Refusal> {
+        Head::read_within(2 * HEAD_LIMIT, bytes)
+    }
+
+    fn read_within(limit: usize, bytes: &[u8]) -> Result<Option<Self>, Refusal> {
         let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(bytes) {
-            Ok(httparse::Status::Complete(length)) if length <= HEAD_LIMIT => length,
-            Ok(httparse::Status::Partial) if bytes.len() < HEAD_LIMIT => return Ok(None),
+            Ok(httparse::Status::Complete(length)) if length <= limit => length,
+            Ok(httparse::Status::Partial) if bytes.len() < limit => return Ok(None),
             Ok(_) | Err(httparse::Error::TooManyHeaders) => {
                 return Err(Refusal::new(
                     431,
@@ -111,6 +121,31 @@ impl Head {
             }
             ([], [_]) if has_chunks => Ok(Body::Chunked(Chunks::default())),
             _ => Err(Refusal::new(400, "the length of the body is not told clearly")),
+        }
+    }
+
+    /// What follows the `?`.
+    pub(super) fn query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// The method and the path, for the log.
+    pub(super) fn title(&self) -> String {
+        title(&self.method, &self.target)
+    }
+
+    /// The same of a request that is not whole.
+    pub(super) fn title_of(bytes: &[u8]) -> String {
+        let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let mut words = line.split(|byte| *byte == b' ').map(|word| str::from_utf8(word).unwrap_or_default());
+        match (words.next(), words.next(), words.next()) {
+            (Some(method), Some(target), Some(version))
+                if version.starts_with("HTTP/")
+                    && (method.to_owned() + target).bytes().all(|b| b.is_ascii_graphic()) =>
+            {
+                title(method, target)
+            }
+            _ => "a request".into(),
         }
     }
 

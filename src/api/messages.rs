@@ -37,7 +37,8 @@ pub(super) fn sync_send(asked: &Asked) -> Answer {
         return send_without_cmd(asked.handle, &message).into();
     }
     let (handle, timeout) = (asked.handle.clone(), timeout(&message, asked.handle.worker_timeout()));
-    Answer::Later(Box::new(move || gather(&handle, handle.request(message, timeout))))
+    let call = asked.by.call;
+    Answer::Later(Box::new(move || gather(&handle, handle.request_for(call, message, timeout))))
 }
 
 /// Nobody could say what is the reply to it: it is enough that the workers get it.

@@ -4,23 +4,33 @@
 mod asked;
 mod backend;
 mod caller;
+mod door;
 mod gate;
 mod head;
 mod messages;
+mod pair;
+mod place;
 mod policy;
+mod refusals;
+mod relay;
+mod request;
 pub(crate) mod routes;
 mod verdict;
-mod waiters;
+mod waiting;
 
+use std::io;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use socket2::Socket;
 
-use self::gate::{Door, Gate, Over};
-use self::policy::{Reach, Site};
+use self::backend::{Backend, quietly};
+use self::door::Door;
+use self::gate::{Gate, Over, Server};
+use self::policy::{Orders, Reach, Site, Users};
 use crate::config::{ApiConfig, ListenAddress};
 use crate::error::{Error, Kind, Result};
 use crate::handle::Handle;
@@ -28,6 +38,7 @@ use crate::journal;
 use crate::master::listener::{Sharing, bind_ip};
 use crate::master::patience::patiently;
 use crate::master::socketfile::{self, SocketFile};
+use crate::sys::process::effective_user;
 
 /// How many callers may wait to be accepted.
 const BACKLOG: u32 = 128;
@@ -36,47 +47,51 @@ const SOCKET_MODE: u32 = 0o600;
 /// How long the end of the cluster waits for an answer that is being written.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
 
-/// The API's socket, bound before anything else starts, so that a busy port is a start-up error.
+/// The API's sockets, bound before anything else starts, so that a busy port is a start-up error.
 pub(crate) struct Bound {
     listener: Socket,
     address: ListenAddress,
     file: Option<SocketFile>,
     token: Option<String>,
+    any_user: bool,
     hosts: Vec<String>,
+    probes: Option<Socket>,
 }
 
 /// The API at work; it ends when dropped.
 pub(crate) struct Serving {
-    bell: Option<UnixStream>,
+    /// One for each gate.
+    bells: Vec<UnixStream>,
     open: Receiver<Over>,
     over: Receiver<Over>,
 }
 
 impl Bound {
     pub(crate) fn bind(config: &ApiConfig) -> Result<Self> {
-        let failed = |error| Error::start(format_args!("control API at {}", config.listen), error);
-        let (token, hosts) = (config.token.clone(), config.hosts.clone());
-        match &config.listen {
+        let token = config.read_token()?;
+        let (listener, address, file) = match &config.listen {
             ListenAddress::Tcp(at) => {
-                let listener =
-                    patiently(|| bind_ip(&config.listen, *at, BACKLOG, Sharing::Alone)).map_err(failed)?;
-                let bound = listener.local_addr().map_err(failed)?.as_socket().unwrap_or(*at);
-                if !bound.ip().is_loopback() && token.is_none() {
-                    journal::warn!(
-                        "the control API at {bound} has no token: whoever reaches that address can restart and stop this service"
-                    );
-                }
-                Ok(Bound { listener, address: ListenAddress::Tcp(bound), file: None, token, hosts })
+                let (listener, bound) = bind_tcp("control API", *at)?;
+                (listener, ListenAddress::Tcp(bound), None)
             }
             ListenAddress::Unix(path) => {
                 let bind = || socketfile::bind(path, Some(SOCKET_MODE), BACKLOG);
+                let failed = |error| Error::start(format_args!("control API at {}", config.listen), error);
                 let (listener, file) = patiently(bind).map_err(failed)?;
-                Ok(Bound { listener, address: config.listen.clone(), file: Some(file), token, hosts })
+                (listener, config.listen.clone(), Some(file))
             }
             ListenAddress::Udp(_) => {
-                Err(Error::new(Kind::Setting, format!("control API at {}: not a stream", config.listen)))
+                let reason = format!("control API at {}: not a stream", config.listen);
+                return Err(Error::new(Kind::Setting, reason));
             }
+        };
+        if let Some(warning) = config.warning(&address) {
+            journal::warn!("{warning}");
         }
+        let probes =
+            config.probes.map(|at| bind_tcp("probes", at).map(|(listener, _)| listener)).transpose()?;
+        let (any_user, hosts) = (config.any_user, config.hosts.clone());
+        Ok(Bound { listener, address, file, token, any_user, hosts, probes })
     }
 
     /// Where it listens, with the port that the system chose where the settings say 0.
@@ -85,35 +100,88 @@ impl Bound {
     }
 
     pub(crate) fn serve(self, handle: Handle) -> Result<Serving> {
-        let failed = |error| Error::start(format_args!("control API at {}", self.address), error);
-        let names = own_names().chain(self.hosts).collect();
-        let site = Site { reach: Reach::of(&self.address), names, token: self.token };
-        let (bell, rings) = UnixStream::pair().map_err(failed)?;
+        let address = self.address.clone();
         let (opened, open) = channel();
-        let (ends, over) = channel();
-        let door = Door::new(self.listener, self.file, opened);
-        let mut gate = Gate::new(door, site, rings, handle).map_err(failed)?;
-        std::thread::Builder::new()
-            .name("proteus-gate".into())
-            .spawn(move || {
-                while catch_unwind(AssertUnwindSafe(|| gate.run())).is_err() {
-                    journal::error!(
-                        "control API: a panic at its gate; the callers are let go, and it goes on"
-                    );
-                    gate.clear();
-                }
-                drop(gate);
-                drop(ends);
-            })
-            .map_err(failed)?;
-        Ok(Serving { bell: Some(bell), open, over })
+        let (alive, over) = channel();
+        let mut serving = Serving { bells: Vec::new(), open, over };
+        let started = self.start(handle, &opened, &alive, &mut serving.bells);
+        started.map_err(|error| Error::start(format_args!("control API at {address}"), error))?;
+        Ok(serving)
+    }
+
+    fn start(
+        self,
+        handle: Handle,
+        opened: &Sender<Over>,
+        alive: &Sender<Over>,
+        bells: &mut Vec<UnixStream>,
+    ) -> io::Result<()> {
+        if let Some(probes) = self.probes {
+            let at = probes.local_addr()?.as_socket();
+            let door = Door::new(probes, None, opened.clone())?;
+            // A thread for each: they are few, and the other callers' server stays theirs.
+            let start = |handle: &Handle, alive: &Sender<Over>| Ok(Backend::pairs(handle, alive));
+            let server = Server { handle: handle.clone(), backend: None, start, alive: alive.clone() };
+            bells.push(open_gate("proteus-probes", Gate::new(door, Site::of_probes(), server)?)?);
+            journal::info!(
+                "/health and /ready, and nothing else, on {}",
+                at.map_or_else(String::new, |at| at.to_string())
+            );
+        }
+        let door = Door::new(self.listener, self.file, opened.clone())?;
+        let reach = Reach::of(&self.address);
+        let orders = if reach == Reach::Loopback && self.token.is_none() && !self.any_user {
+            users(&door, &self.address)
+        } else {
+            Orders::Anybody
+        };
+        let names = own_names().chain(self.hosts).collect();
+        let site = Site { reach, names, token: self.token, orders };
+        let backend = Some(Backend::start(&handle, alive)?);
+        let server = Server { handle, backend, start: Backend::start, alive: alive.clone() };
+        bells.push(open_gate("proteus-gate", Gate::new(door, site, server)?)?);
+        Ok(())
     }
 }
 
+fn bind_tcp(what: &str, at: SocketAddr) -> Result<(Socket, SocketAddr)> {
+    let bind = || {
+        let listener = bind_ip(&ListenAddress::Tcp(at), at, BACKLOG, Sharing::Alone)?;
+        let bound = listener.local_addr()?.as_socket().unwrap_or(at);
+        Ok((listener, bound))
+    };
+    patiently(bind).map_err(|error| Error::start(format_args!("{what} at {at}"), error))
+}
+
+/// Whose orders are taken, where it is for the kernel to say who somebody is.
+fn users(door: &Door, address: &ListenAddress) -> Orders {
+    if door.knows_users() {
+        return Orders::Users(Users::of_this_process(effective_user()));
+    }
+    journal::warn!(
+        "the control API at {address} takes orders from every user of this machine: the kernel does not say whose a connection is; `api.token` restricts it"
+    );
+    Orders::Anybody
+}
+
+/// A gate at work on a thread of its own; its bell.
+fn open_gate(name: &str, (mut gate, bell): (Gate, UnixStream)) -> io::Result<UnixStream> {
+    let thread = std::thread::Builder::new().name(name.into());
+    quietly(|| {
+        thread.spawn(move || {
+            while catch_unwind(AssertUnwindSafe(|| gate.run())).is_err() {
+                journal::error!("control API: a panic at its gate; the callers are let go, and it goes on");
+                gate.clear();
+            }
+        })
+    })?;
+    Ok(bell)
+}
+
 impl Serving {
-    /// Gives the address back. Who was let in before is still answered.
+    /// Gives the addresses back. Who was let in before is still answered.
     pub(crate) fn close(&mut self) {
-        self.bell = None;
+        self.bells.clear();
         drop(self.open.recv_timeout(LAST_ANSWER));
     }
 }
@@ -121,7 +189,7 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.close();
-        // A caller who does not read his answer is no reason to stay.
+        // A caller who does not read its answer is no reason to stay.
         drop(self.over.recv_timeout(LAST_ANSWER));
     }
 }

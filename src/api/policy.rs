@@ -1,11 +1,13 @@
 //! Who may ask for what. Pure: a request's head and where the API listens in, a refusal or none out.
 
-use std::net::IpAddr;
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::asked::matches;
 use super::head::{Head, Refusal};
 use super::routes::{Kind, ROUTES, Route};
 use crate::config::ListenAddress;
+use crate::principal::{Owner, Principal};
 
 /// What the policy knows of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,26 @@ pub(super) struct Site {
     /// Names that callers may have for this machine, in small letters.
     pub(super) names: Vec<String>,
     pub(super) token: Option<String>,
+    pub(super) orders: Orders,
+}
+
+/// Who gives orders, beside what the token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Orders {
+    Anybody,
+    /// Over TCP on this machine: root, and the user of the master.
+    Users(Users),
+    /// There are none: this is for probes.
+    Nobody,
+}
+
+/// Users as this process sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Users {
+    /// The master's own.
+    pub(super) own: u32,
+    /// What a user is shown as whom this process' namespace does not know, where there can be one.
+    pub(super) stranger: Option<u32>,
 }
 
 /// From where callers come.
@@ -34,20 +56,31 @@ impl Reach {
     pub(super) fn of(address: &ListenAddress) -> Self {
         match address {
             ListenAddress::Unix(_) => Reach::File,
-            ListenAddress::Tcp(at) | ListenAddress::Udp(at) if at.ip().is_loopback() => Reach::Loopback,
+            ListenAddress::Tcp(at) | ListenAddress::Udp(at) if at.ip().to_canonical().is_loopback() => {
+                Reach::Loopback
+            }
             ListenAddress::Tcp(_) | ListenAddress::Udp(_) => Reach::Network,
         }
     }
 }
 
 impl Site {
+    /// `/health` and `/ready` alone, by whatever name.
+    pub(super) fn of_probes() -> Self {
+        Site { reach: Reach::Network, names: Vec::new(), token: None, orders: Orders::Nobody }
+    }
+
     /// The route that this request may take.
-    pub(super) fn admit(&self, head: &Head) -> Result<&'static Route, Refusal> {
+    pub(super) fn admit(&self, head: &Head, by: &Principal) -> Result<&'static Route, Refusal> {
         let path = head.target.split('?').next().unwrap_or_default();
         let route = ROUTES.iter().find(|route| matches(route.path, path).is_some());
-        let route = route.ok_or_else(|| Refusal::new(404, "NOT FOUND"))?;
+        let is_there = |route: &&Route| self.orders != Orders::Nobody || route.kind == Kind::Probe;
+        let route = route.filter(is_there).ok_or_else(|| Refusal::new(404, "NOT FOUND"))?;
         if !route.kind.methods().contains(&head.method.as_str()) {
             return Err(Refusal::new(405, "METHOD NOT ALLOWED"));
+        }
+        if self.orders == Orders::Nobody {
+            return Ok(route);
         }
         if let Some(host) = head.values("host").find(|host| !self.is_ours(host)) {
             let host: String = host.chars().take(80).collect();
@@ -58,22 +91,38 @@ impl Site {
                 ),
             ));
         }
-        if !self.token.as_deref().is_none_or(|token| bears(head, token)) {
-            return Err(Refusal::new(401, "UNAUTHORIZED"));
+        self.token.as_deref().map_or(Ok(()), |token| check_token(head, token))?;
+        if !route.kind.is_order() {
+            return Ok(route);
         }
-        match route.kind {
-            Kind::Order | Kind::Message if self.is_from_a_page(head) => {
-                Err(Refusal::new(403, "FORBIDDEN: a web page gives no orders"))
-            }
-            Kind::Order | Kind::Message | Kind::Look => Ok(route),
+        if self.is_from_a_page(head) {
+            return Err(Refusal::new(403, "FORBIDDEN: a web page gives no orders"));
         }
+        self.check_user(by).map(|()| route)
+    }
+
+    fn check_user(&self, by: &Principal) -> Result<(), Refusal> {
+        let (Orders::Users(users), Principal::Tcp { owner, .. }) = (&self.orders, by) else { return Ok(()) };
+        let reason = match owner {
+            Owner::User(uid) if users.trust(*uid) => return Ok(()),
+            Owner::User(uid) => format!("uid {uid} gives no orders here"),
+            Owner::Nobody => "nobody on this machine has the other end of this connection".into(),
+            Owner::Unknown => "the kernel does not say whose the other end of this connection is".into(),
+        };
+        let own = if users.own == 0 { String::new() } else { format!(" and uid {}", users.own) };
+        Err(Refusal::new(
+            403,
+            format!(
+                "FORBIDDEN: {reason}: root{own} may; `api.token` or `api.anyUser` in the settings opens it"
+            ),
+        ))
     }
 
     /// A page of somebody else's can call this machine by a name of its own choice, and then read what it gets.
     fn is_ours(&self, host: &str) -> bool {
         let name = without_port(host).to_ascii_lowercase();
         let name = name.strip_suffix('.').unwrap_or(&name);
-        let address = name.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+        let address = literal(name);
         match self.reach {
             Reach::File => true,
             Reach::Loopback if address.is_some_and(|address| address.is_loopback()) => true,
@@ -93,6 +142,39 @@ impl Site {
     }
 }
 
+/// An IP address, in brackets or not; one of IPv6 may name an interface, and one of IPv4 may stand in it.
+fn literal(name: &str) -> Option<IpAddr> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    let inside = name.strip_prefix('[')?.strip_suffix(']')?;
+    let (address, zone) = inside.split_once('%').unwrap_or((inside, "lo"));
+    let is_zone =
+        !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_graphic() && !b"[]@/:".contains(&byte));
+    let address = address.parse::<Ipv6Addr>().ok().filter(|_| is_zone)?;
+    Some(IpAddr::V6(address).to_canonical())
+}
+
+impl Users {
+    /// Of this process; its namespace may know only some users, and shows all others as one.
+    pub(super) fn of_this_process(own: u32) -> Self {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+        let overflow = overflow.trim().parse().unwrap_or(65534);
+        Users { own, stranger: (!knows_everybody(&map)).then_some(overflow) }
+    }
+
+    fn trust(self, uid: u32) -> bool {
+        self.stranger != Some(uid) && (uid == 0 || uid == self.own)
+    }
+}
+
+/// Whether a `uid_map` leaves nobody out; without one there is one namespace.
+fn knows_everybody(map: &str) -> bool {
+    let counts = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+    map.is_empty() || counts.sum::<u64>() >= u64::from(u32::MAX)
+}
+
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         // `::1` is an address, `[::1]:8111` one with a port.
@@ -106,9 +188,18 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-fn bears(head: &Head, token: &str) -> bool {
-    let mut given = head.values("authorization").filter_map(|value| value.strip_prefix("Bearer "));
-    given.next().is_some_and(|given| same(given.trim().as_bytes(), token.as_bytes()))
+fn check_token(head: &Head, token: &str) -> Result<(), Refusal> {
+    let mut values = head.values("authorization").peekable();
+    if values.peek().is_none() {
+        return Err(Refusal::new(401, "UNAUTHORIZED: no token: send `Authorization: Bearer TOKEN`"));
+    }
+    match values.find_map(|value| value.strip_prefix("Bearer ")) {
+        None => Err(Refusal::new(401, "UNAUTHORIZED: the Authorization is not `Bearer TOKEN`")),
+        Some(given) if !same(given.trim().as_bytes(), token.as_bytes()) => {
+            Err(Refusal::new(401, "UNAUTHORIZED: the token is wrong"))
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 /// Takes the same time wherever the two differ, so that a token cannot be guessed letter by letter.
@@ -121,13 +212,91 @@ mod tests {
     use super::*;
 
     fn site(reach: Reach) -> Site {
-        Site { reach, names: vec!["box".into(), "box.example.org".into()], token: None }
+        let names = vec!["box".into(), "box.example.org".into()];
+        Site { reach, names, token: None, orders: Orders::Anybody }
     }
 
     fn status(site: &Site, line: &str, headers: &str) -> u16 {
+        answer(site, line, headers, Owner::Unknown).0
+    }
+
+    /// The status, and why it is no other.
+    fn answer(site: &Site, line: &str, headers: &str, owner: Owner) -> (u16, String) {
         let text = format!("{line} HTTP/1.1\r\n{headers}\r\n");
         let head = Head::read(text.as_bytes()).unwrap().unwrap();
-        site.admit(&head).map_or_else(|refusal| refusal.status, |_| 200)
+        let by = Principal::Tcp { address: "127.0.0.1:54321".parse().unwrap(), owner };
+        site.admit(&head, &by)
+            .map_or_else(|refusal| (refusal.status, refusal.reason), |_| (200, String::new()))
+    }
+
+    #[test]
+    fn on_this_machine_root_and_the_master_s_user_give_orders() {
+        let users = |own, stranger| Orders::Users(Users { own, stranger });
+        let user = Owner::User;
+        // Who has the other end; whose orders are taken; whether these are.
+        let table = [
+            (user(0), users(1000, None), 200),
+            (user(1000), users(1000, None), 200),
+            (user(1001), users(1000, None), 403),
+            (user(65534), users(0, None), 403),
+            (user(65534), users(65534, None), 200),
+            // Somebody whom the namespace does not know may be anybody.
+            (user(65534), users(65534, Some(65534)), 403),
+            (user(0), users(65534, Some(65534)), 200),
+            (Owner::Nobody, users(0, None), 403),
+            (Owner::Unknown, users(0, None), 403),
+            (Owner::Nobody, Orders::Anybody, 200),
+            (user(1001), Orders::Anybody, 200),
+        ];
+        for (owner, orders, expected) in table {
+            let site = Site { orders: orders.clone(), ..site(Reach::Loopback) };
+            for line in
+                ["GET /restart", "POST /shutdown", "GET /scale?worker=1", "POST /send", "POST /sync_send"]
+            {
+                let found = answer(&site, line, "Host: localhost\r\n", owner);
+                assert_eq!(found.0, expected, "{line} {owner:?} {orders:?} {}", found.1);
+            }
+            for line in ["GET /status", "GET /health", "GET /ready"] {
+                assert_eq!(answer(&site, line, "Host: localhost\r\n", owner).0, 200, "{line} {owner:?}");
+            }
+        }
+        let site = Site { orders: users(1000, None), ..site(Reach::Loopback) };
+        let (_, reason) = answer(&site, "GET /restart", "Host: localhost\r\n", user(1001));
+        assert_eq!(
+            reason,
+            "FORBIDDEN: uid 1001 gives no orders here: root and uid 1000 may; `api.token` or `api.anyUser` in the settings opens it"
+        );
+    }
+
+    #[test]
+    fn a_namespace_that_knows_everybody() {
+        let table = [
+            ("         0          0 4294967295\n", true),
+            ("", true),
+            ("         0     100000      65536\n", false),
+            ("         0       1000          1\n", false),
+            ("         0     100000      65536\n     65536     200000      65536\n", false),
+        ];
+        for (map, everybody) in table {
+            assert_eq!(knows_everybody(map), everybody, "{map}");
+        }
+    }
+
+    #[test]
+    fn probes_ask_for_health_and_readiness_and_get_nothing_else() {
+        let table = [
+            ("GET /health", 200),
+            ("HEAD /ready", 200),
+            ("POST /ready?x=1", 200),
+            ("DELETE /ready", 405),
+            ("GET /status", 404),
+            ("GET /restart", 404),
+            ("POST /send", 404),
+            ("GET /nonsense", 404),
+        ];
+        for (line, expected) in table {
+            assert_eq!(status(&Site::of_probes(), line, "Host: evil.example\r\n"), expected, "{line}");
+        }
     }
 
     #[test]
@@ -166,6 +335,20 @@ mod tests {
             ("127.0.0.1", [200, 200, 200]),
             ("127.8.9.1:80", [200, 200, 200]),
             ("[::1]:8111", [200, 200, 200]),
+            ("::1", [200, 200, 200]),
+            ("[::1%lo]", [200, 200, 200]),
+            ("[::1%25lo]:8111", [200, 200, 200]),
+            ("[::ffff:127.0.0.1]", [200, 200, 200]),
+            ("[::ffff:127.0.0.1]:8111", [200, 200, 200]),
+            ("[::ffff:10.1.2.3]", [200, 403, 200]),
+            ("[fe80::1%eth0]", [200, 403, 200]),
+            ("[::1%]", [200, 403, 403]),
+            ("[::1%lo]evil.example", [200, 403, 403]),
+            ("[::1%lo@evil.example]", [200, 403, 403]),
+            ("[127.0.0.1%lo]", [200, 403, 403]),
+            ("127.0.0.1%lo", [200, 403, 403]),
+            ("[localhost]", [200, 403, 403]),
+            ("[evil.example]", [200, 403, 403]),
             ("box", [200, 200, 200]),
             ("Box.Example.org:8111", [200, 200, 200]),
             ("10.1.2.3:8111", [200, 403, 200]),
@@ -228,6 +411,16 @@ mod tests {
             ("Authorization: s3cret", 401),
             ("X-Authorization: Bearer s3cret", 401),
         ];
+        let why = |header: &str| {
+            let headers = format!("Host: localhost\r\n{header}");
+            answer(&site, "GET /status", &headers, Owner::Unknown).1
+        };
+        assert_eq!(why(""), "UNAUTHORIZED: no token: send `Authorization: Bearer TOKEN`");
+        assert_eq!(why("Authorization: Bearer wrong\r\n"), "UNAUTHORIZED: the token is wrong");
+        assert_eq!(
+            why("Authorization: Basic wrong\r\n"),
+            "UNAUTHORIZED: the Authorization is not `Bearer TOKEN`"
+        );
         for (header, expected) in table {
             let header = if header.is_empty() { String::new() } else { format!("{header}\r\n") };
             for line in ["GET /restart", "GET /status", "GET /health"] {

@@ -1,20 +1,22 @@
 //! One row a route.
 
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 
-use tiny_http::{Header, Request, Response};
+use tiny_http::{Header, Response};
 
-use super::asked::{Asked, BODY_LIMIT, Match, Parameters, matches};
+use super::asked::{Asked, Match, Parameters, matches};
 use super::messages;
 use super::verdict;
-use super::waiters::Later;
 use crate::config::settings::duration;
 use crate::handle::{Handle, Taken, headcount};
-use crate::principal::Principal;
+use crate::principal::By;
 use crate::supervisor::{Order, Origin, Scale, WorkerId};
 
 /// The header by which the gate says who asks, as JSON. Nothing that a caller wrote gets through as a header.
 pub(super) const PRINCIPAL: &str = "Principal";
+
+/// An answer that takes its time.
+pub(crate) type Later = Box<dyn FnOnce() -> Page + Send>;
 
 /// What a caller gets.
 pub(crate) type Page = Response<Cursor<Vec<u8>>>;
@@ -36,17 +38,32 @@ pub(crate) struct Route {
 pub(super) enum Kind {
     /// GET or POST, and never from a web page.
     Order,
+    /// An order after which the service is no more.
+    Stop,
     /// POST with a body, which the answer gets as `Asked::body`; never from a web page.
     Message,
+    /// The same, answered when the workers have replied.
+    Question,
     /// GET, HEAD or POST.
     Look,
+    /// A look that says nothing but yes or no.
+    Probe,
+}
+
+/// How long a request stays with the server, and in which of the places for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// It is answered at once.
+    Brief,
+    Waits,
+    /// For the end of the service: in a place that nobody else can have.
+    WaitsToStop,
 }
 
 /// How a route answers.
 pub(super) enum Answer {
     Now(Page),
-    /// On a thread of its own, which may wait. It gives the order too: nothing is done for a caller who is told
-    /// that too many wait already.
+    /// On a thread of its own, which may wait.
     Later(Later),
 }
 
@@ -61,14 +78,14 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/shutdown",
-        kind: Kind::Order,
+        kind: Kind::Stop,
         parameters: &["wait"],
         answer: |asked| order(asked, Order::Shutdown(Origin::Request)),
         meaning: "graceful shutdown; answers `OK` at once, with `?wait=30s` how it ended",
     },
     Route {
         path: "/force_shutdown",
-        kind: Kind::Order,
+        kind: Kind::Stop,
         parameters: &["wait"],
         answer: |asked| order(asked, Order::ForceShutdown),
         meaning: "force shutdown: every worker is killed; `OK` or, with `?wait=30s`, how it ended",
@@ -106,7 +123,7 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/sync_send",
-        kind: Kind::Message,
+        kind: Kind::Question,
         parameters: &[],
         answer: messages::sync_send,
         meaning: "POST: the body goes to every worker; answers an array of what they replied",
@@ -120,14 +137,14 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/health",
-        kind: Kind::Look,
+        kind: Kind::Probe,
         parameters: &[],
         answer: |_| text(200, "OK").into(),
         meaning: "200 while the master runs",
     },
     Route {
         path: "/ready",
-        kind: Kind::Look,
+        kind: Kind::Probe,
         parameters: &[],
         answer: |asked| ready(asked.handle),
         meaning: "200 while `minReady` workers are ready and no shutdown has begun, else 503",
@@ -137,40 +154,51 @@ pub(crate) const ROUTES: &[Route] = &[
 impl Kind {
     pub(super) fn methods(self) -> &'static [&'static str] {
         match self {
-            Kind::Order => &["GET", "POST"],
-            Kind::Message => &["POST"],
-            Kind::Look => &["GET", "POST", "HEAD"],
+            Kind::Order | Kind::Stop => &["GET", "POST"],
+            Kind::Message | Kind::Question => &["POST"],
+            Kind::Look | Kind::Probe => &["GET", "POST", "HEAD"],
         }
     }
 
     /// Whether the answer reads the body; any other body is thrown away.
     pub(super) fn has_body(self) -> bool {
-        self == Kind::Message
+        matches!(self, Kind::Message | Kind::Question)
+    }
+
+    /// Whether it changes anything.
+    pub(super) fn is_order(self) -> bool {
+        !matches!(self, Kind::Look | Kind::Probe)
+    }
+}
+
+impl Route {
+    /// How long a request with this query stays.
+    pub(super) fn stay(&self, query: &str) -> Stay {
+        let waits = || {
+            let parameters = Parameters::parse(query);
+            let wait = parameters.value("wait").filter(|_| self.parameters.contains(&"wait"));
+            wait.is_some_and(|limit| duration(limit).is_ok())
+        };
+        match self.kind {
+            Kind::Order if waits() => Stay::Waits,
+            Kind::Stop if waits() => Stay::WaitsToStop,
+            Kind::Question => Stay::Waits,
+            Kind::Order | Kind::Stop | Kind::Message | Kind::Look | Kind::Probe => Stay::Brief,
+        }
     }
 }
 
 /// Answers a request that the gate has let through.
-pub(super) fn answer(request: &mut Request, handle: &Handle) -> Answer {
-    let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
+pub(super) fn answer(target: &str, by: By, body: Vec<u8>, handle: &Handle) -> Answer {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let parameters = Parameters::parse(query);
     let found = ROUTES.iter().find_map(|route| Some((route, matches(route.path, path)?)));
     let Some((route, Match { id })) = found else { return text(404, "NOT FOUND").into() };
-    let stranger = parameters.stranger(route.parameters).filter(|_| route.kind != Kind::Look);
+    let stranger = parameters.stranger(route.parameters).filter(|_| route.kind.is_order());
     if let Some(name) = stranger {
         return text(400, &format!("{} takes no parameter {name:?}", route.path)).into();
     }
-    let Some(by) = principal(request) else { return text(400, "whoever asks must be named").into() };
-    let mut body = Vec::new();
-    match request.as_reader().take(BODY_LIMIT as u64).read_to_end(&mut body) {
-        Ok(_) => (route.answer)(&Asked { handle, by, id, parameters, body }),
-        Err(error) => text(400, &format!("the body ends early: {error}")).into(),
-    }
-}
-
-/// Who asks, in the gate's words.
-fn principal(request: &Request) -> Option<Principal> {
-    let header = request.headers().iter().find(|header| header.field.equiv(PRINCIPAL))?;
-    serde_json::from_str(header.value.as_str()).ok()
+    (route.answer)(&Asked { handle, by, id, parameters, body })
 }
 
 /// Gives an order, and waits for its end if the caller does.

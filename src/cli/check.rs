@@ -7,7 +7,7 @@ use lexopt::{Arg, Parser};
 use proteus_cluster::Builder;
 
 use super::words::file;
-use super::{Refusal, help, print, unknown_flag, usage};
+use super::{Refusal, help, print, say, unknown_flag, usage};
 
 pub(super) fn run(parser: &mut Parser) -> Result<ExitCode, Refusal> {
     let mut config = None;
@@ -34,6 +34,9 @@ fn verdict(path: &Path) -> Result<String, Refusal> {
     let refused = |error| format!("{path}: {error}");
     let config = builder.build().map_err(refused)?;
     proteus_cluster::check(&config).map_err(refused)?;
+    if let Some(warning) = config.warning() {
+        say(&format!("{path}: warning: {warning}"));
+    }
     let rest = match config.exec() {
         Some(_) => "",
         None => " (no `exec`: the command line must name the program)",

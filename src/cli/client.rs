@@ -57,9 +57,12 @@ impl Master {
         let config = builder.build().map_err(usage)?;
         let named =
             |text: &str| words.config.as_ref().map_or(String::new(), |p| format!("{}: {text}", p.display()));
-        let (address, token) =
-            config.api().ok_or_else(|| named("no `api`: its master takes no orders by HTTP"))?;
-        let token = std::env::var(TOKEN_VARIABLE).ok().or(token.map(str::to_owned));
+        let address =
+            config.api_address().ok_or_else(|| named("no `api`: its master takes no orders by HTTP"))?;
+        let token = match std::env::var(TOKEN_VARIABLE) {
+            Ok(token) => Some(token),
+            Err(_) => config.api_token().map_err(usage)?,
+        };
         if token.as_deref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(format!("{TOKEN_VARIABLE} must be visible ASCII without spaces"));
         }
@@ -67,6 +70,11 @@ impl Master {
             named("`api.port` is 0, and only the running master knows its port: name it with --api ADDRESS")
         })?;
         Ok(Master { address, token })
+    }
+
+    /// Whether a token goes with every call.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
     }
 
     pub(super) fn get(&self, path: &str, limit: Duration) -> Result<Answer, Silence> {

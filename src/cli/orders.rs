@@ -173,6 +173,9 @@ fn not_done(master: &Master, spoken: Result<Answer, Silence>) -> Result<ExitCode
     let said = table::plain(answer.body.trim());
     match answer.status {
         400 => Err(said),
+        401 if master.has_token() => {
+            Err(format!("the master at {master} has another token than this one: {said}"))
+        }
         401 => Err(format!(
             "the master at {master} asks for a token: put it into {TOKEN_VARIABLE}, or name its settings with --config"
         )),

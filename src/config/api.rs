@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::address::{self, ListenAddress, port_without_address};
 use super::given::{Refusal, quoted};
+use super::token_file;
 use crate::error::Result;
 
 const DEFAULT_HOST: &str = "127.0.0.1";
@@ -25,6 +27,9 @@ pub struct Api {
     pub(super) token: Option<String>,
     pub(super) worker_timeout: Option<Duration>,
     pub(super) hosts: Vec<String>,
+    pub(super) token_file: Option<PathBuf>,
+    pub(super) any_user: bool,
+    pub(super) probes: Option<String>,
 }
 
 /// The control API after its checks.
@@ -32,11 +37,21 @@ pub struct Api {
 pub(crate) struct ApiConfig {
     /// `Tcp` or `Unix`, never `Udp`.
     pub(crate) listen: ListenAddress,
-    pub(crate) token: Option<String>,
+    token: Option<Token>,
+    /// On loopback, whether every user of this machine gives orders.
+    pub(crate) any_user: bool,
+    pub(crate) probes: Option<SocketAddr>,
     /// How long `/sync_send` waits for replies.
     pub(crate) worker_timeout: Duration,
     /// In small letters.
     pub(crate) hosts: Vec<String>,
+}
+
+/// The token, or where it stands.
+#[derive(Clone, PartialEq, Eq)]
+enum Token {
+    Is(String),
+    In(PathBuf),
 }
 
 impl Api {
@@ -53,6 +68,30 @@ impl Api {
     /// Visible ASCII without spaces, since a header must carry it. It is never printed.
     pub fn token(mut self, token: impl AsRef<str>) -> Self {
         self.token = Some(token.as_ref().into());
+        self
+    }
+
+    /// The same, where the token stands in a file: read at the start, its newline left out.
+    ///
+    /// A file that every user of the machine can read is warned of.
+    pub fn token_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.token_file = Some(path.as_ref().into());
+        self
+    }
+
+    /// Whether every user of this machine may give orders to an API on loopback that has no token; by default root
+    /// and the user of the master alone may.
+    ///
+    /// The kernel says whose a connection is. Where it cannot be asked, a warning says so, and everybody may.
+    pub fn any_user(mut self, on: bool) -> Self {
+        self.any_user = on;
+        self
+    }
+
+    /// Another address for `/health` and `/ready`, which asks for no token, and where nothing else is to be had:
+    /// for the probes of other machines, as `0.0.0.0:8112`. None by default.
+    pub fn probes(mut self, address: impl AsRef<str>) -> Self {
+        self.probes = Some(address.as_ref().into());
         self
     }
 
@@ -75,15 +114,28 @@ impl Api {
 
     pub(super) fn checked(&self) -> Result<ApiConfig> {
         let listen = self.address().map_err(|refusal| refusal.of_setting("api.listen"))?;
-        if let Some(token) = &self.token {
-            check_token(token).map_err(|refusal| refusal.of_setting("api.token"))?;
-        }
+        let token = self.given_token()?;
+        let probes = self.probes.as_deref().map(probes_address).transpose();
+        let probes = probes.map_err(|refusal| refusal.of_setting("api.probes"))?;
         let worker_timeout = self.worker_timeout.unwrap_or(DEFAULT_WORKER_TIMEOUT);
         check_worker_timeout(worker_timeout).map_err(|refusal| refusal.of_setting("api.workerTimeout"))?;
         let checked = |name: &String| check_host(name).map(|()| name.to_ascii_lowercase());
         let hosts = self.hosts.iter().map(checked).collect::<Result<_, _>>();
         let hosts = hosts.map_err(|refusal: Refusal| refusal.of_setting("api.hosts"))?;
-        Ok(ApiConfig { listen, token: self.token.clone(), worker_timeout, hosts })
+        Ok(ApiConfig { listen, token, any_user: self.any_user, probes, worker_timeout, hosts })
+    }
+
+    fn given_token(&self) -> Result<Option<Token>> {
+        match (&self.token, &self.token_file) {
+            (Some(_), Some(_)) => Err(Refusal::from("`api.token` is set as well, and one of them must go")
+                .of_setting("api.tokenFile")),
+            (Some(token), None) => {
+                check_token(token).map_err(|refusal| refusal.of_setting("api.token"))?;
+                Ok(Some(Token::Is(token.clone())))
+            }
+            (None, Some(path)) => Ok(Some(Token::In(path.clone()))),
+            (None, None) => Ok(None),
+        }
     }
 
     pub(super) fn address(&self) -> Result<ListenAddress, Refusal> {
@@ -110,6 +162,43 @@ impl Api {
     }
 }
 
+impl ApiConfig {
+    /// Whether callers need a token.
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// The token that callers need.
+    pub(crate) fn read_token(&self) -> Result<Option<String>> {
+        match &self.token {
+            None => Ok(None),
+            Some(Token::Is(token)) => Ok(Some(token.clone())),
+            Some(Token::In(path)) => token_file::read(path).map(Some),
+        }
+    }
+
+    /// What whoever runs this should know of the API at `address`.
+    pub(crate) fn warning(&self, address: &ListenAddress) -> Option<String> {
+        let ListenAddress::Tcp(at) = address else { return None };
+        let open = self.token.is_none() && !at.ip().to_canonical().is_loopback();
+        open.then(|| {
+            format!(
+                "the control API at {at} has no token: whoever reaches that address can restart and stop this service"
+            )
+        })
+    }
+}
+
+/// Over TCP only: what probes is another machine.
+fn probes_address(text: &str) -> Result<SocketAddr, Refusal> {
+    match ListenAddress::read(text)? {
+        ListenAddress::Tcp(at) => Ok(at),
+        ListenAddress::Udp(_) | ListenAddress::Unix(_) => {
+            Err(format!("{} is not a TCP address such as \"0.0.0.0:8112\"", quoted(text)).into())
+        }
+    }
+}
+
 fn check_worker_timeout(timeout: Duration) -> Result<(), Refusal> {
     if timeout.is_zero() || timeout > LONGEST_WORKER_TIMEOUT {
         let most = LONGEST_WORKER_TIMEOUT.as_millis();
@@ -119,7 +208,7 @@ fn check_worker_timeout(timeout: Duration) -> Result<(), Refusal> {
 }
 
 /// The token itself stays out of the refusal.
-fn check_token(token: &str) -> Result<(), Refusal> {
+pub(super) fn check_token(token: &str) -> Result<(), Refusal> {
     match token {
         "" => Err("must not be empty".into()),
         _ if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(()),
@@ -136,9 +225,9 @@ fn check_host(name: &str) -> Result<(), Refusal> {
 }
 
 /// Says that there is a token, and not which.
-struct Hidden<'a>(&'a Option<String>);
+struct Hidden<'a, T>(&'a Option<T>);
 
-impl fmt::Debug for Hidden<'_> {
+impl<T> fmt::Debug for Hidden<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "set" } else { "none" })
     }
@@ -152,6 +241,9 @@ impl fmt::Debug for Api {
             .field("token", &Hidden(&self.token))
             .field("worker_timeout", &self.worker_timeout)
             .field("hosts", &self.hosts)
+            .field("token_file", &self.token_file)
+            .field("any_user", &self.any_user)
+            .field("probes", &self.probes)
             .finish()
     }
 }
@@ -161,6 +253,8 @@ impl fmt::Debug for ApiConfig {
         let mut api = f.debug_struct("ApiConfig");
         api.field("listen", &self.listen)
             .field("token", &Hidden(&self.token))
+            .field("any_user", &self.any_user)
+            .field("probes", &self.probes)
             .field("worker_timeout", &self.worker_timeout)
             .field("hosts", &self.hosts)
             .finish()
@@ -194,8 +288,8 @@ mod tests {
             let config = Config::builder().api(Api::new(address).token("t")).build().unwrap();
             let api = config.api.unwrap();
             assert_eq!(
-                (api.listen.to_string().as_str(), api.token.as_deref()),
-                ("127.0.0.1:8111", Some("t"))
+                (api.listen.to_string(), api.read_token().unwrap()),
+                ("127.0.0.1:8111".to_owned(), Some("t".to_owned()))
             );
         }
         let config = Config::from_json(r#"{"api": {"hosts": ["Box", "box.example.org"]}}"#).unwrap();
@@ -236,6 +330,17 @@ mod tests {
             ),
             (r#"{"token": ""}"#, "setting `api.token`: must be a string that is not empty"),
             (r#"{"token": 4711}"#, "setting `api.token`: must be a string that is not empty"),
+            (
+                r#"{"token": "t", "tokenFile": "/t"}"#,
+                "setting `api.tokenFile`: `api.token` is set as well, and one of them must go",
+            ),
+            (r#"{"tokenFile": ""}"#, "setting `api.tokenFile`: must not be empty"),
+            (r#"{"anyUser": 1}"#, "setting `api.anyUser`: 1 is not true or false"),
+            (
+                r#"{"probes": "unix:/x"}"#,
+                "setting `api.probes`: \"unix:/x\" is not a TCP address such as \"0.0.0.0:8112\"",
+            ),
+            (r#"{"probes": "0.0.0.0"}"#, "setting `api.probes`: \"0.0.0.0\" has no port"),
             (r#"{"hosts": "box"}"#, "setting `api.hosts`: \"box\" is not an array of strings"),
             (
                 r#"{"hosts": ["box", "box:8111"]}"#,

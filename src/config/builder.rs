@@ -411,6 +411,11 @@ fn check_listeners(config: &Config) -> Result<()> {
             let reason = format!("setting `api.listen`: {} is the address of listener `{name}`", api.listen);
             return Err(Error::setting(reason));
         }
+        let probes = config.api.as_ref().and_then(|api| api.probes).map(super::ListenAddress::Tcp);
+        if let Some(probes) = probes.filter(|probes| probes.clashes_with(address)) {
+            let reason = format!("setting `api.probes`: {probes} is the address of listener `{name}`");
+            return Err(Error::setting(reason));
+        }
         for other in &listeners[..position] {
             if other.name == *name {
                 return Err(Error::setting(format!("setting `listen`: two listeners are named `{name}`")));

@@ -134,8 +134,14 @@ impl Given<'_> {
 
     /// `true` or `false`.
     pub(super) fn yes_or_no(&self) -> Result<bool, Refusal> {
-        let Given::Json(Value::Bool(yes)) = self else { return Err(self.is_not("true or false")) };
-        Ok(*yes)
+        match self {
+            Given::Json(Value::Bool(yes)) => Ok(*yes),
+            Given::Words(words) if last(words) == "true" => Ok(true),
+            Given::Words(words) if last(words) == "false" => Ok(false),
+            Given::Json(_) | Given::Words(_) | Given::Count(_) | Given::Time(_) => {
+                Err(self.is_not("true or false"))
+            }
+        }
     }
 
     /// One of the words that `choices` spells.

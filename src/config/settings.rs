@@ -159,6 +159,27 @@ pub static SETTINGS: &[Setting] = &[
         take: take_api_hosts,
     },
     Setting {
+        key: "api.tokenFile",
+        flag: Some(flag("api-token-file", "FILE")),
+        default: "none",
+        meaning: "the same as api.token, in a file of its own",
+        take: |builder, given| given.path().map(|path| builder.api_mut().token_file = Some(path)),
+    },
+    Setting {
+        key: "api.anyUser",
+        flag: Some(flag("api-any-user", "YES")),
+        default: "off",
+        meaning: "true: every user of this machine gives orders to an API on loopback without a token, not only root and the master's own",
+        take: |builder, given| given.yes_or_no().map(|yes| builder.api_mut().any_user = yes),
+    },
+    Setting {
+        key: "api.probes",
+        flag: Some(flag("api-probes", "ADDRESS")),
+        default: "none",
+        meaning: "another address, as 0.0.0.0:8112, for /health and /ready alone, which asks for no token",
+        take: |builder, given| given.text().map(String::from).map(|at| builder.api_mut().probes = Some(at)),
+    },
+    Setting {
         key: "ready",
         flag: Some(flag("ready", "HOW")),
         default: "auto",

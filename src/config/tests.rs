@@ -282,7 +282,7 @@ fn flags_go_over_a_file() {
     let config = builder.build().unwrap();
     assert_eq!(config.to_string(), "3 workers, listening on 0.0.0.0:3; control API on 127.0.0.1:9");
     assert_eq!(config.env, [("A".into(), "1".into()), ("B".into(), "3".into())]);
-    assert_eq!(config.api.unwrap().token.as_deref(), Some("t"));
+    assert_eq!(config.api.unwrap().read_token().unwrap().as_deref(), Some("t"));
 }
 
 #[test]

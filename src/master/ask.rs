@@ -9,18 +9,23 @@ use crate::account::Kind;
 use crate::ask::{Answer, Ask, Outcome};
 use crate::message::Message;
 use crate::peers::WorkerInfo;
+use crate::principal::CallId;
 use crate::supervisor::{Hearing, RequestNumber, WorkerId};
 
 /// Somebody who waits for replies.
 #[derive(Debug)]
 pub(super) struct Asking {
     answers: Sender<Answer>,
+    call: Option<CallId>,
     /// Whom was asked; a worker that has ended since is known here alone.
     workers: BTreeMap<WorkerId, WorkerInfo>,
 }
 
 impl Master {
     pub(super) fn ask(&mut self, ask: Ask) {
+        if ask.call.is_some_and(|call| !self.calls.contains(&call)) {
+            return;
+        }
         let outboxes = self.peers.all();
         let ids = outboxes.iter().map(|outbox| WorkerId(outbox.worker().id()));
         let Ok(number) = self.requests.open(&ask.cmd, self.now() + ask.timeout, ids) else {
@@ -30,7 +35,8 @@ impl Master {
         };
         let line = ask.question.numbered(number.0);
         let workers = outboxes.iter().map(|outbox| (WorkerId(outbox.worker().id()), outbox.worker()));
-        self.asking.insert(number, Asking { answers: ask.answers, workers: workers.collect() });
+        self.asking
+            .insert(number, Asking { answers: ask.answers, call: ask.call, workers: workers.collect() });
         for outbox in outboxes {
             if self.peers.post(&outbox, &line).is_err() {
                 let worker = WorkerId(outbox.worker().id());
@@ -39,6 +45,16 @@ impl Master {
             }
         }
         self.finish_if_settled(number);
+    }
+
+    /// Nobody waits any more for what this call asked.
+    pub(super) fn forget_questions(&mut self, call: CallId) {
+        let gone = self.asking.iter().filter(|(_, asking)| asking.call == Some(call));
+        let gone: Vec<RequestNumber> = gone.map(|(number, _)| *number).collect();
+        for number in gone {
+            self.requests.forget(number);
+            self.asking.remove(&number);
+        }
     }
 
     /// The message back, unless it is the reply to a request.

@@ -34,7 +34,7 @@ mod spawn;
 mod start;
 mod token;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -52,6 +52,7 @@ use crate::error::{Error, Result};
 use crate::handle::{Command, Word};
 use crate::journal;
 use crate::peers::Peers;
+use crate::principal::{By, CallId};
 use crate::status::{ListenerStatus, Status};
 use crate::supervisor::{Ending, Event, Moment, RequestNumber, Requests, Supervisor, Ticket, WorkerId};
 use crate::sys::spawn::Spawner;
@@ -85,7 +86,9 @@ pub(crate) struct Master {
     listeners: Listeners,
     binds: Binds,
     processes: BTreeMap<WorkerId, Process>,
-    waiting: BTreeMap<Ticket, Sender<Word>>,
+    waiting: BTreeMap<Ticket, Waiting>,
+    /// Callers of the API who are there and wait.
+    calls: BTreeSet<CallId>,
     next_ticket: u64,
     role: Role,
     /// When the last look at the sources began: what had happened by then has been told.
@@ -104,6 +107,13 @@ pub(crate) struct Master {
     buffer: Vec<u8>,
     /// Where the API listens, for the line that says so.
     api_address: Option<ListenAddress>,
+}
+
+/// Somebody who waits for the answers to an order.
+#[derive(Debug)]
+struct Waiting {
+    reply: Sender<Word>,
+    call: Option<CallId>,
 }
 
 /// What this process is, beside being a master.
@@ -127,7 +137,7 @@ impl Master {
         if unheard > 0 {
             journal::warn!("messages that no listener heard before the end: {unheard}");
         }
-        let waiting = mem::take(&mut self.waiting).into_values().collect();
+        let waiting = mem::take(&mut self.waiting).into_values().map(|waiting| waiting.reply).collect();
         (ending.map_err(|error| Error::start("the event loop", error)), waiting)
     }
 
@@ -224,22 +234,42 @@ impl Master {
             match command {
                 Command::Order { order, by, reply } => {
                     journal::info!("{order} ordered by {by}");
-                    let ticket = Ticket(self.next_ticket);
-                    self.next_ticket += 1;
-                    self.waiting.insert(ticket, reply);
-                    self.events.push_back(Event::Ordered { order, ticket: Some(ticket) });
+                    let ticket = self.ticket(&by, reply);
+                    self.events.push_back(Event::Ordered { order, ticket });
                 }
                 Command::Memory(sizes) => {
                     let sampled = |(worker, bytes)| Event::MemorySampled { worker, bytes };
                     self.events.extend(sizes.into_iter().map(sampled));
                 }
                 Command::Ask(ask) => self.ask(ask),
+                Command::CallBegan(call) => {
+                    self.calls.insert(call);
+                }
+                Command::CallEnded(call) => self.forget_call(call),
                 Command::Look { reply } => {
                     // Whoever asked may have gone; the answer is then nobody's.
                     drop(reply.send(self.status()));
                 }
             }
         }
+    }
+
+    /// For somebody who waits; whoever has left by now gets none, and its order is carried out all the same.
+    fn ticket(&mut self, by: &By, reply: Sender<Word>) -> Option<Ticket> {
+        if by.call.is_some_and(|call| !self.calls.contains(&call)) {
+            return None;
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.waiting.insert(ticket, Waiting { reply, call: by.call });
+        Some(ticket)
+    }
+
+    /// A caller of the API has its answer, or has left.
+    fn forget_call(&mut self, call: CallId) {
+        self.calls.remove(&call);
+        self.waiting.retain(|_, waiting| waiting.call != Some(call));
+        self.forget_questions(call);
     }
 
     /// The status as the loop knows it; memory and processor time are read by the thread that asked.

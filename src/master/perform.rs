@@ -168,7 +168,7 @@ impl Master {
 
     fn reply(&mut self, ticket: Ticket, reply: &Reply) {
         if let Some(waiting) = self.waiting.remove(&ticket) {
-            let listening = waiting.send(Word::Reply(reply.clone())).is_ok();
+            let listening = waiting.reply.send(Word::Reply(reply.clone())).is_ok();
             if listening && *reply == Reply::Accepted {
                 self.waiting.insert(ticket, waiting);
             }
@@ -200,7 +200,7 @@ impl Master {
             self.listeners.addresses().map(|(name, address)| format!("; {name} on {address}")).collect();
         match &self.api_address {
             Some(api) => {
-                let header = self.config.api.as_ref().filter(|config| config.token.is_some());
+                let header = self.config.api.as_ref().filter(|config| config.has_token());
                 let header = header.map_or("", |_| " -H 'Authorization: Bearer TOKEN'");
                 parts.push(format!("; API on {api}; try: {}, kill -USR2 {pid}", api_commands(api, header)));
             }

@@ -1,7 +1,7 @@
 //! Everything a master takes hold of before the first worker: what cannot be had is a start-up error,
 //! and what was taken is given back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +44,8 @@ pub fn own_process() {
 
 /// Looks for everything that a worker is started with (program, user, group, directory), and starts nothing.
 pub fn check(config: &Config) -> Result<()> {
-    Launcher::new(config).map(drop)
+    Launcher::new(config)?;
+    config.api_token().map(drop)
 }
 
 fn own_role() -> Role {
@@ -158,6 +159,7 @@ impl Foundation {
             binds,
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            calls: BTreeSet::new(),
             next_ticket: 1,
             role: self.role,
             gathered: Moment::default(),

@@ -21,6 +21,17 @@ impl<'a> Watched<'a> {
         Watched { entry, fd: std::marker::PhantomData }
     }
 
+    /// The end of what the other end sends is told, too: it may have gone, or have no more to say.
+    pub(crate) fn and_half_close(mut self) -> Self {
+        self.entry.events |= libc::POLLRDHUP;
+        self
+    }
+
+    /// The other end sends nothing more.
+    pub(crate) fn is_half_closed(&self) -> bool {
+        self.entry.revents & libc::POLLRDHUP != 0
+    }
+
     /// The other end is gone for good.
     pub(crate) fn is_lost(&self) -> bool {
         self.entry.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0

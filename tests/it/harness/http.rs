@@ -44,6 +44,13 @@ pub(crate) fn post_over_unix(socket: &Path, path: &str, body: &str) -> io::Resul
     exchange(stream, &(request("POST", path, &length) + body))
 }
 
+/// `method path` from a TCP address, with extra header lines.
+pub(crate) fn over_tcp(address: &str, method: &str, path: &str, headers: &str) -> io::Result<Answer> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    exchange(stream, &request(method, path, headers))
+}
+
 fn request(method: &str, path: &str, headers: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
 }
