@@ -1,21 +1,23 @@
 //! Signals by name, as a stop signal.
 
+use signal_hook::low_level::signal_name;
+
 use super::given::{Refusal, quoted};
 use super::nearest::nearest;
 
 /// What a worker can be told to stop with. Numbers are not taken: they differ between systems.
-const STOP_SIGNALS: &[(&str, i32)] = &[
-    ("SIGTERM", libc::SIGTERM),
-    ("SIGQUIT", libc::SIGQUIT),
-    ("SIGINT", libc::SIGINT),
-    ("SIGHUP", libc::SIGHUP),
-    ("SIGWINCH", libc::SIGWINCH),
-    ("SIGUSR1", libc::SIGUSR1),
-    ("SIGUSR2", libc::SIGUSR2),
-    ("SIGALRM", libc::SIGALRM),
-    ("SIGABRT", libc::SIGABRT),
-    ("SIGTTIN", libc::SIGTTIN),
-    ("SIGTTOU", libc::SIGTTOU),
+const STOP_SIGNALS: [i32; 11] = [
+    libc::SIGTERM,
+    libc::SIGQUIT,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGWINCH,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGABRT,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
 ];
 
 /// `SIGTERM`, `TERM` or `term`.
@@ -25,15 +27,15 @@ pub(super) fn read(text: &str) -> Result<i32, Refusal> {
     if matches!(name.as_str(), "SIGKILL" | "SIGSTOP") {
         return Err(format!("{} cannot be caught, so no worker could finish its work", quoted(text)).into());
     }
-    let known = STOP_SIGNALS.iter().find(|(known, _)| *known == name);
-    known.map(|(_, number)| *number).ok_or_else(|| unknown(text, &name))
+    let known = STOP_SIGNALS.into_iter().find(|signal| signal_name(*signal) == Some(&name));
+    known.ok_or_else(|| unknown(text, &name))
 }
 
 fn unknown(text: &str, name: &str) -> Refusal {
     if text.parse::<i32>().is_ok() {
         return format!("{} is a number: write a name such as \"SIGTERM\"", quoted(text)).into();
     }
-    let meant = nearest(name, STOP_SIGNALS.iter().map(|(known, _)| *known));
+    let meant = nearest(name, STOP_SIGNALS.into_iter().filter_map(signal_name));
     let hint = meant.map_or(String::new(), |meant| format!(": did you mean \"{meant}\"?"));
     format!("{} is not a signal that stops{hint}", quoted(text)).into()
 }

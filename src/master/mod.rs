@@ -215,14 +215,16 @@ impl Master {
     }
 
     fn take_signals(&mut self) {
-        for (name, response) in self.signals.drain() {
-            match response {
+        for arrival in self.signals.drain() {
+            match arrival.response {
                 Response::Order(order) => {
-                    journal::info!("{name} received");
+                    journal::info!("{arrival}");
                     self.events.push_back(Event::Ordered { order, ticket: None });
                 }
                 Response::LookForExits => self.look_for_exits(),
-                Response::Ignore => journal::debug!("{name}: ignored"),
+                Response::Ignore => {
+                    journal::debug!("{}: ignored (sent by {})", arrival.name, arrival.sent_by);
+                }
             }
         }
     }

@@ -1,16 +1,13 @@
 //! Orders by signal: one flag a signal, one pipe that wakes the loop. Empty the pipe, then act.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use signal_hook::SigId;
-use signal_hook::low_level;
 
 use crate::supervisor::{Order, Origin, Scale};
-use crate::sys::signal::{Disposition, Handler, Mask, set_default};
+use crate::sys::catch::{Catcher, SentBy};
+use crate::sys::signal::{KeptZombies, Mask};
 
 /// What the master does on a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,23 +99,28 @@ pub(crate) enum ExitSource {
 
 /// The signals that the master has taken over; given back when dropped.
 pub(crate) struct Signals {
-    pipe: UnixStream,
     caught: Vec<Caught>,
+    pipe: UnixStream,
+    /// The other end of `pipe`, which the catchers write to: it outlives them.
+    _wake: UnixStream,
     exits: ExitSource,
-    /// SIGCHLD as it was before we made sure that the kernel keeps our zombies.
-    _children: Option<Disposition>,
+    /// SIGCHLD as it was before we made sure that the kernel keeps our zombies; put back after all else.
+    _zombies: Option<KeptZombies>,
 }
 
 struct Caught {
     row: Row,
-    came: Arc<AtomicBool>,
-    actions: [SigId; 2],
-    _before: Disposition,
+    catcher: Catcher,
 }
 
-/// signal-hook installs its handler for a signal once in the life of a process; after we have given
-/// a signal back, the next cluster of the process must put that handler in place again itself.
-static HANDLERS: Mutex<BTreeMap<i32, Handler>> = Mutex::new(BTreeMap::new());
+/// A signal that came, however often: once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) name: &'static str,
+    pub(crate) response: Response,
+    /// Who sent it last.
+    pub(crate) sent_by: SentBy,
+}
 
 impl Signals {
     /// Takes the orders' signals over (when `orders`), and SIGCHLD when exits come by it.
@@ -126,10 +128,12 @@ impl Signals {
         let (pipe, wake) = UnixStream::pair()?;
         pipe.set_nonblocking(true)?;
         wake.set_nonblocking(true)?;
-        let children = keep_zombies()?;
+        let zombies = KeptZombies::ensure()?;
         let rows = SIGNALS.iter().filter(|_| orders).chain((exits == ExitSource::Sigchld).then_some(&CHILD));
-        let caught = rows.map(|row| Caught::new(*row, &wake)).collect::<io::Result<_>>()?;
-        Ok(Signals { pipe, caught, exits, _children: children })
+        let catch =
+            |row: &Row| Ok(Caught { row: *row, catcher: Catcher::install(row.signal, wake.as_fd())? });
+        let caught = rows.map(catch).collect::<io::Result<_>>()?;
+        Ok(Signals { caught, pipe, _wake: wake, exits, _zombies: zombies })
     }
 
     /// The end that becomes readable.
@@ -148,52 +152,21 @@ impl Signals {
         Mask::unblock(&signals)
     }
 
-    /// Empties the pipe, then says which signals came; however often each came, once.
-    pub(crate) fn drain(&self) -> Vec<(&'static str, Response)> {
+    /// Empties the pipe, then says which signals came.
+    pub(crate) fn drain(&self) -> Vec<Arrival> {
         let mut pipe = &self.pipe;
         let mut sink = [0; 512];
         while matches!(pipe.read(&mut sink), Ok(count) if count > 0) {}
-        let came = self.caught.iter().filter(|caught| caught.came.swap(false, Ordering::SeqCst));
-        came.map(|caught| (caught.row.name, caught.row.response)).collect()
+        let arrived = |caught: &Caught| {
+            let Row { name, response, .. } = caught.row;
+            caught.catcher.take().map(|sent_by| Arrival { name, response, sent_by })
+        };
+        self.caught.iter().filter_map(arrived).collect()
     }
 }
 
-/// With SIGCHLD ignored the kernel would reap our children behind our back.
-fn keep_zombies() -> io::Result<Option<Disposition>> {
-    let before = Disposition::save(libc::SIGCHLD)?;
-    if !before.discards_children() {
-        return Ok(None);
-    }
-    set_default(libc::SIGCHLD)?;
-    Ok(Some(before))
-}
-
-impl Caught {
-    fn new(row: Row, wake: &UnixStream) -> io::Result<Self> {
-        let signal = row.signal;
-        let before = Disposition::save(signal)?;
-        let came = Arc::new(AtomicBool::new(false));
-        // Actions run in this order: the flag is up before the pipe wakes the loop.
-        let flag = signal_hook::flag::register(signal, Arc::clone(&came))?;
-        let pipe = low_level::pipe::register(signal, wake.try_clone()?)?;
-        install_hook(signal)?;
-        Ok(Caught { row, came, actions: [flag, pipe], _before: before })
-    }
-}
-
-fn install_hook(signal: i32) -> io::Result<()> {
-    let mut handlers = HANDLERS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(handler) = handlers.get(&signal) {
-        return handler.install(signal);
-    }
-    handlers.insert(signal, Handler::current(signal)?);
-    Ok(())
-}
-
-impl Drop for Caught {
-    fn drop(&mut self) {
-        for action in self.actions {
-            low_level::unregister(action);
-        }
+impl fmt::Display for Arrival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} received from {}", self.name, self.sent_by)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use super::check;
-use super::signal::{Mask, is_default, is_ignored};
+use super::signal::{Mask, current, is_default, is_ignored};
 
 /// A thread of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,14 +27,16 @@ impl Tid {
 pub(crate) struct Interrupt(libc::c_int);
 
 impl Interrupt {
-    /// Installs the handler that does nothing, without `SA_RESTART`: the call in progress returns EINTR.
+    /// Installs the handler that does nothing, without `SA_RESTART`: the call in progress returns EINTR. Once in a
+    /// process, and again with another signal where the program has since taken this one for itself.
     ///
     /// SIGURG because its default is to be ignored, so that nobody misses it and a stray one harms nobody
     /// (Go's runtime preempts with it for the same reason).
     pub(crate) fn claim() -> io::Result<Self> {
-        static CLAIMED: OnceLock<Interrupt> = OnceLock::new();
-        if let Some(claimed) = CLAIMED.get() {
-            return Ok(*claimed);
+        static CLAIMED: Mutex<Option<Interrupt>> = Mutex::new(None);
+        let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(interrupt) = claimed.filter(|claimed| is_noop(claimed.0)) {
+            return Ok(interrupt);
         }
         let free = |&signal: &libc::c_int| is_default(signal) || signal == libc::SIGURG && is_ignored(signal);
         let signal = std::iter::once(libc::SIGURG)
@@ -42,7 +44,7 @@ impl Interrupt {
             .find(free)
             .ok_or_else(|| io::Error::other("the program handles SIGURG and every real-time signal"))?;
         install_noop(signal)?;
-        Ok(*CLAIMED.get_or_init(|| Interrupt(signal)))
+        Ok(*claimed.insert(Interrupt(signal)))
     }
 
     /// Sends it to that thread alone, which must not have ended.
@@ -52,8 +54,8 @@ impl Interrupt {
     }
 
     /// Lets it reach the calling thread.
-    pub(crate) fn unblock() {
-        Mask::unblock(&[libc::SIGURG]);
+    pub(crate) fn unblock(self) {
+        Mask::unblock(&[self.0]);
     }
 
     /// Makes a signal that is on its way to the calling thread arrive now: signals are delivered where a system
@@ -64,13 +66,22 @@ impl Interrupt {
     }
 }
 
+extern "C" fn noop(_: libc::c_int) {}
+
+fn noop_address() -> libc::sighandler_t {
+    noop as extern "C" fn(libc::c_int) as libc::sighandler_t
+}
+
+fn is_noop(signal: libc::c_int) -> bool {
+    current(signal).is_ok_and(|action| action.sa_sigaction == noop_address())
+}
+
 fn install_noop(signal: libc::c_int) -> io::Result<()> {
-    extern "C" fn noop(_: libc::c_int) {}
     // SAFETY: all zeros is a valid action: no flags, so no SA_RESTART, and nothing blocked. The handler does
     // nothing, which any thread may do at any moment.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = noop as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_sigaction = noop_address();
         check(libc::sigaction(signal, &raw const action, ptr::null_mut()))?;
     }
     Ok(())
@@ -88,14 +99,14 @@ mod tests {
     fn a_blocked_call_is_interrupted_even_where_the_signal_was_blocked() {
         let (mut ours, _theirs) = UnixStream::pair().unwrap();
         let (tell, told) = mpsc::channel();
+        let interrupt = Interrupt::claim().unwrap();
         let thread = std::thread::spawn(move || {
             Mask::block_all();
-            Interrupt::unblock();
+            interrupt.unblock();
             tell.send(Tid::current()).unwrap();
             ours.read(&mut [0; 1]).map_err(|error| error.kind())
         });
         let tid = told.recv_timeout(Duration::from_secs(10)).unwrap();
-        let interrupt = Interrupt::claim().unwrap();
         while !thread.is_finished() {
             interrupt.send(tid);
             std::thread::park_timeout(Duration::from_millis(1));
@@ -106,7 +117,7 @@ mod tests {
     #[test]
     fn masks_come_back_as_they_were() {
         let before = Mask::block_all();
-        Interrupt::unblock();
+        Interrupt::claim().unwrap().unblock();
         before.apply();
         let after = Mask::current();
         // SAFETY: reads two sets.

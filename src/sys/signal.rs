@@ -11,33 +11,35 @@ use super::check;
 /// One more than the largest signal number of Linux.
 pub(super) const SIGNAL_END: c_int = 65;
 
-/// What a signal did before we took it; put back when dropped.
+/// SIGCHLD made to leave our zombies to us, where the program had it otherwise; put back when dropped, if it is
+/// still as we made it.
 #[derive(Debug)]
-pub(crate) struct Disposition {
-    signal: c_int,
+pub(crate) struct KeptZombies {
     before: sigaction,
 }
 
-impl Disposition {
-    /// Remembers what `signal` does now.
-    pub(crate) fn save(signal: c_int) -> io::Result<Self> {
-        Ok(Disposition { signal, before: current(signal)? })
-    }
-
-    /// Whether an exited child is reaped by the kernel behind our back (SIGCHLD only).
-    pub(crate) fn discards_children(&self) -> bool {
-        self.before.sa_sigaction == libc::SIG_IGN || self.before.sa_flags & libc::SA_NOCLDWAIT != 0
+impl KeptZombies {
+    /// With SIGCHLD ignored the kernel would reap our children behind our back. `None` where it would not.
+    pub(crate) fn ensure() -> io::Result<Option<Self>> {
+        let before = current(libc::SIGCHLD)?;
+        if before.sa_sigaction != libc::SIG_IGN && before.sa_flags & libc::SA_NOCLDWAIT == 0 {
+            return Ok(None);
+        }
+        set_default(libc::SIGCHLD)?;
+        Ok(Some(KeptZombies { before }))
     }
 }
 
-impl Drop for Disposition {
+impl Drop for KeptZombies {
     fn drop(&mut self) {
-        // SAFETY: `before` came from the kernel for this very signal.
-        unsafe { sigaction(self.signal, &raw const self.before, ptr::null_mut()) };
+        if is_default(libc::SIGCHLD) {
+            // SAFETY: `before` came from the kernel for this very signal.
+            unsafe { sigaction(libc::SIGCHLD, &raw const self.before, ptr::null_mut()) };
+        }
     }
 }
 
-fn current(signal: c_int) -> io::Result<sigaction> {
+pub(super) fn current(signal: c_int) -> io::Result<sigaction> {
     let mut now = MaybeUninit::<sigaction>::zeroed();
     // SAFETY: a null new action only reads; `now` is a valid place to write to.
     check(unsafe { sigaction(signal, ptr::null(), now.as_mut_ptr()) })?;
@@ -45,25 +47,8 @@ fn current(signal: c_int) -> io::Result<sigaction> {
     Ok(unsafe { now.assume_init() })
 }
 
-/// A handler that somebody installed, to be installed again later.
-#[derive(Clone, Copy)]
-pub(crate) struct Handler(sigaction);
-
-impl Handler {
-    /// The handler of `signal` as it stands now.
-    pub(crate) fn current(signal: c_int) -> io::Result<Self> {
-        current(signal).map(Handler)
-    }
-
-    /// Makes this the handler of `signal`.
-    pub(crate) fn install(&self, signal: c_int) -> io::Result<()> {
-        // SAFETY: the action was the handler of this signal in this process before.
-        check(unsafe { sigaction(signal, &raw const self.0, ptr::null_mut()) }).map(drop)
-    }
-}
-
 /// Gives `signal` its default effect.
-pub(crate) fn set_default(signal: c_int) -> io::Result<()> {
+fn set_default(signal: c_int) -> io::Result<()> {
     // SAFETY: all-zero is the valid action "default, no flags, empty mask".
     let action: sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: `action` is valid and SIG_DFL runs no code of ours.

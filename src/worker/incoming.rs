@@ -176,7 +176,10 @@ impl<'a, L: Accept> Incoming<'a, L> {
     fn open_this_thread(&mut self) {
         let thread = Tid::current();
         if self.open_thread != Some(thread) {
-            Interrupt::unblock();
+            // Where none can be had, whoever interrupts says so.
+            if let Ok(interrupt) = Interrupt::claim() {
+                interrupt.unblock();
+            }
             self.open_thread = Some(thread);
         }
     }

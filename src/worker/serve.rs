@@ -1,19 +1,14 @@
 //! A worker's whole life in the process that embeds it: its closure, its signal, its end.
 
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-
-use signal_hook::SigId;
-use signal_hook::consts::SIGTERM;
-use signal_hook::low_level::{pipe, unregister};
 
 use super::{LONGEST_TEXT, Worker, spawn_quiet};
 use crate::error::{Error, Result, panic_text};
 use crate::message::FromWorker;
-use crate::sys::signal::is_default;
+use crate::sys::catch::Catcher;
 
 /// What a worker's closure may fail with.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -55,8 +50,9 @@ fn tell_failure(worker: &Worker, reason: &str) {
 
 /// While this lives SIGTERM asks the worker to disconnect; afterwards it does what it did before.
 struct Terminate {
-    action: SigId,
-    over: Arc<AtomicBool>,
+    _catcher: Catcher,
+    /// What the catcher writes to: closed after it, which ends the thread that listens.
+    _wake: UnixStream,
 }
 
 impl Terminate {
@@ -65,25 +61,14 @@ impl Terminate {
     }
 
     fn try_install(worker: &Worker) -> io::Result<Self> {
-        let over = Arc::new(AtomicBool::new(false));
-        if is_default(SIGTERM) {
-            signal_hook::flag::register_conditional_default(SIGTERM, Arc::clone(&over))?;
-        }
-        let (mut ours, theirs) = UnixStream::pair()?;
-        let action = pipe::register(SIGTERM, theirs)?;
+        let (mut ours, wake) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
         let worker = worker.clone();
         spawn_quiet("proteus-signal", move || {
             while ours.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0) {
                 worker.0.disconnect.request();
             }
         })?;
-        Ok(Terminate { action, over })
-    }
-}
-
-impl Drop for Terminate {
-    fn drop(&mut self) {
-        self.over.store(true, SeqCst);
-        unregister(self.action);
+        Ok(Terminate { _catcher: Catcher::install(libc::SIGTERM, wake.as_fd())?, _wake: wake })
     }
 }

@@ -50,6 +50,7 @@ mod rolling;
 mod scale;
 mod sharing;
 mod signals;
+mod signals_given_back;
 mod silenced;
 mod slots;
 mod sockets;

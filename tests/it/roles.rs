@@ -9,6 +9,7 @@ mod logs;
 mod manners;
 mod messages;
 mod node;
+mod signals;
 mod sockets;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -58,6 +59,8 @@ fn play() {
         "brief" => load::brief(argument),
         "mute" => load::mute(),
         "logs" => logs::play(argument),
+        "signals" => signals::play(argument),
+        "urgent" => signals::urgent(),
         "exits" => argument.parse().expect("a status"),
         _ => guest::play(name, argument),
     };
