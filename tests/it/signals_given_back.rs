@@ -8,7 +8,7 @@ use crate::harness::{Master, Scene, proc, sys};
 #[track_caller]
 fn lives_well(life: &str) {
     let scene = Scene::new(life);
-    let mut host = Master::start(&scene, role_command(&format!("signals:{life}")));
+    let mut host = Master::start(&scene, role_command(format!("signals:{life}")));
     let status = host.wait_exit();
     assert!(status.success(), "{life}: {status}\n{}", host.log_text());
     scene.assert_nothing_left();
