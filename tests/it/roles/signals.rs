@@ -29,7 +29,7 @@ pub(super) fn play(life: &str) -> i32 {
 /// Serves on a thread that blocks every signal, in a program that handles SIGURG itself.
 pub(super) fn urgent() -> i32 {
     sys::count(libc::SIGURG);
-    (1..32).for_each(sys::block);
+    (1..65).for_each(sys::block);
     let worker = Worker::from_env().expect("a clear role").expect("a worker");
     let listener = worker.listener("http").expect("a listener");
     worker.ready().expect("told the master");
