@@ -15,8 +15,9 @@ use super::patience::patiently;
 use super::reuseport::Group;
 use super::socketfile::{self, SocketFile};
 use crate::config::{ListenAddress, ListenerConfig};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Cause, Error, Kind, Result};
 use crate::journal;
+use crate::sys::accept::refuse_newcomers;
 use crate::sys::inherit;
 
 /// All listeners of the cluster.
@@ -44,11 +45,20 @@ pub(super) struct Listener {
     pub(super) name: String,
     /// With the port that the system chose where the settings say 0.
     pub(super) address: ListenAddress,
+    pub(super) origin: Origin,
     pub(super) sockets: Sockets,
     /// What Node workers share about it: the first one's data are for all.
     pub(super) node_data: Value,
     /// Removed from the file system when dropped.
     pub(super) file: Option<SocketFile>,
+}
+
+/// Whose socket it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Bound,
+    /// Handed over by somebody who goes on listening when this master has gone.
+    Adopted,
 }
 
 #[derive(Debug)]
@@ -116,11 +126,13 @@ impl Listeners {
         self.configured.iter().chain(on_demand).map(|listener| (listener.name.as_str(), &listener.address))
     }
 
-    /// Closes the master's copies: once the workers have closed theirs, newcomers are refused.
+    /// Refuses newcomers, and closes the master's copies. What waits in the queues is still the workers'.
     pub(super) fn close(&mut self) {
         self.privilege = Privilege::Over;
-        for listener in self.configured.iter_mut().chain(self.on_demand.values_mut().map(|e| &mut e.listener))
-        {
+        let on_demand = self.on_demand.values_mut().map(|entry| &mut entry.listener);
+        for listener in self.configured.iter_mut().chain(on_demand) {
+            listener.refuse_newcomers();
+            listener.file.iter().for_each(SocketFile::begin_removal);
             listener.sockets = Sockets::Closed;
         }
     }
@@ -153,7 +165,27 @@ impl Listener {
                 (Sockets::shared(socket), address, None)
             }
         };
-        Ok(Listener { name, address, sockets, node_data: Value::Null, file })
+        Ok(Listener { name, address, origin: Origin::Bound, sockets, node_data: Value::Null, file })
+    }
+
+    /// Workers that stop accepting but keep their copies would leave newcomers to wait, and to be reset in the end.
+    pub(super) fn refuse_newcomers(&self) {
+        match (self.origin, &self.address) {
+            (Origin::Bound, ListenAddress::Tcp(_)) => {}
+            // A path is removed; datagrams have no queue of connections; what was adopted is somebody else's.
+            (Origin::Bound, ListenAddress::Unix(_) | ListenAddress::Udp(_)) | (Origin::Adopted, _) => return,
+        }
+        let sockets: Vec<_> = match &self.sockets {
+            Sockets::Shared(socket) => vec![socket],
+            Sockets::PerSlot(group) => group.sockets().collect(),
+            Sockets::Closed => Vec::new(),
+        };
+        for socket in sockets {
+            if let Err(error) = refuse_newcomers(socket.as_fd()) {
+                let (name, cause) = (&self.name, Cause(&error));
+                journal::warn!("listener {name}: newcomers wait until its last worker has gone: {cause}");
+            }
+        }
     }
 
     fn socket(&self, slot: usize) -> Option<&Arc<OwnedFd>> {
@@ -271,6 +303,7 @@ impl Handed {
         Some(Listener {
             name: config.name.clone(),
             address,
+            origin: Origin::Adopted,
             sockets: Sockets::shared(socket),
             node_data: Value::Null,
             file: None,

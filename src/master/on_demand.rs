@@ -10,7 +10,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use socket2::{SockRef, Socket};
 
-use super::listener::{Listener, Listeners, Privilege, Sockets, bind_ip_with, bound_address, shutting_down};
+use super::listener::{
+    Listener, Listeners, Origin, Privilege, Sockets, bind_ip_with, bound_address, shutting_down,
+};
 use super::socketfile::{self, SocketFile};
 use crate::config::ListenAddress;
 use crate::error::{Error, Kind, Result};
@@ -181,6 +183,7 @@ impl Listeners {
         let listener = Listener {
             name: name.clone(),
             address: bound_address(address, &socket),
+            origin: Origin::Bound,
             sockets: Sockets::shared(socket),
             node_data: Value::Null,
             file,
@@ -220,11 +223,15 @@ impl Listeners {
         self.drop_where(|entry| entry.asked_in.remove(&generation) && entry.asked_in.is_empty());
     }
 
+    /// Workers that leave may still hold what is dropped: nobody comes in there any more.
     fn drop_where(&mut self, mut is_unused: impl FnMut(&mut OnDemand) -> bool) {
         self.on_demand.retain(|_, entry| {
             let is_unused = is_unused(entry);
-            if is_unused && let Some(file) = entry.listener.file.take() {
-                file.discard();
+            if is_unused {
+                entry.listener.refuse_newcomers();
+                if let Some(file) = entry.listener.file.take() {
+                    file.discard();
+                }
             }
             !is_unused
         });

@@ -50,6 +50,10 @@ impl Group {
         self.members.iter().find(|(of, _)| *of == slot).map(|(_, socket)| socket)
     }
 
+    pub(super) fn sockets(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        self.members.iter().map(|(_, socket)| socket)
+    }
+
     /// A socket for this slot, unless it has one.
     pub(super) fn open(&mut self, slot: usize) -> io::Result<()> {
         if self.socket(slot).is_some() {

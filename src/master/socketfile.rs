@@ -24,7 +24,7 @@ pub(crate) struct SocketFile {
     place: Option<Place>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Place {
     path: PathBuf,
     inode: (u64, u64),
@@ -93,6 +93,11 @@ impl SocketFile {
     /// Removes the file beside the caller, who does not wait for it.
     pub(crate) fn discard(mut self) {
         drop(self.place.take().map(Place::remove_aside));
+    }
+
+    /// The same now; that it is done is made sure of when this is dropped.
+    pub(crate) fn begin_removal(&self) {
+        drop(self.place.clone().map(Place::remove_aside));
     }
 }
 

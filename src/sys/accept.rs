@@ -51,6 +51,31 @@ pub(crate) fn queued(listener: BorrowedFd<'_>) -> usize {
     }
 }
 
+/// From now on the kernel refuses newcomers at once; what waits in the queue, and handshakes under way, can be
+/// accepted as before, and nobody who waits for connections hears of it.
+///
+/// The listener is bound to a network interface that cannot be: the kernel finds no listener for a new connection.
+/// (`shutdown(2)` would make `accept` fail in every process that has the listener: Go and Node programs end of that,
+/// Python's loop in circles.) Only a privileged process can undo it.
+pub(crate) fn refuse_newcomers(listener: BorrowedFd<'_>) -> io::Result<()> {
+    /// From Linux 5.0 on, for everybody from 5.7 on. Not in the libc crate; elsewhere than on the few machines
+    /// where it has another number, 62.
+    const SO_BINDTOIFINDEX: libc::c_int = 62;
+    /// Interfaces are numbered from 1 on.
+    static NOWHERE: libc::c_int = libc::c_int::MAX;
+    // SAFETY: the kernel reads one integer of ours.
+    check(unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_BINDTOIFINDEX,
+            (&raw const NOWHERE).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
 /// Waits for connections on a non-blocking listener.
 ///
 /// The listener is added before each wait and removed after it, so that the waiter goes to the tail of the
@@ -90,6 +115,7 @@ impl Turnstile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
     use std::os::unix::net::{UnixListener, UnixStream};
@@ -112,6 +138,24 @@ mod tests {
         let listener = UnixListener::bind(&directory).unwrap();
         std::fs::remove_file(&directory).unwrap();
         assert_eq!(queued(listener.as_fd()), DEFAULT_QUEUE);
+    }
+
+    #[test]
+    fn newcomers_are_refused_and_the_queue_is_served() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let address = listener.local_addr().unwrap();
+            let early: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+            refuse_newcomers(listener.as_fd()).unwrap();
+            let refused = TcpStream::connect(address).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            for mut client in early {
+                let mut stream = TcpStream::from(accept(listener.as_fd()).unwrap());
+                stream.write_all(b"x").unwrap();
+                client.read_exact(&mut [0]).unwrap();
+            }
+            assert!(!readable(listener.as_fd(), Duration::ZERO).unwrap(), "no error either");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod guides;
 mod handed;
 mod harness;
 mod inject;
+mod latecomers;
 mod log;
 mod log_files;
 mod machine;

@@ -51,6 +51,7 @@ fn on_connections_of_nodes_own_listeners() {
             sockets.find(|fd| SockRef::from(fd).peer_addr().is_ok_and(|peer| peer.as_socket() == Some(ours)))
         });
         assert!(SockRef::from(&accepted).tcp_nodelay().expect("an option"));
+        drop(client);
         master.stop(&scene);
     });
 }

@@ -37,6 +37,7 @@ fn play() {
         "page" => sockets::page(),
         "sockets" => sockets::all_kinds(),
         "nodelay" => sockets::nodelay(),
+        "in-hand" => sockets::in_hand(argument),
         "late" => sockets::late(),
         "asks" => sockets::asks(),
         "activate" => sockets::activate(),

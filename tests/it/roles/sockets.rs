@@ -1,6 +1,6 @@
 //! Workers that serve what they were given, and a parent that hands sockets to a master.
 
-use std::io::BufReader;
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -114,6 +114,44 @@ pub(super) fn late() -> i32 {
         drop(serve(&stream));
     }
     0
+}
+
+/// Takes connections until told to go, and answers them once the file `go` is there; `late` takes none before. Asks for
+/// a listener of its own, unless the file `quiet` is there.
+pub(super) fn in_hand(mode: &str) -> i32 {
+    let worker = worker();
+    let names = variable("LISTEN_FDNAMES");
+    let tcp = names.split(':').filter(|name| *name != "admin").map(|name| worker.listener(name));
+    let mut tcp: Vec<TcpListener> = tcp.map(|listener| listener.expect("the listener")).collect();
+    if !std::path::Path::new("quiet").exists() {
+        tcp.extend(std::env::var("PROTEUS_TEST_ADDRESS").map(|at| worker.listen(at).expect("a listener")));
+    }
+    let admin = worker.unix_listener("admin").ok();
+    worker.ready().expect("told the master");
+    if mode == "late" {
+        wait_for_go();
+    }
+    thread::scope(|scope| {
+        for listener in &tcp {
+            scope.spawn(|| worker.incoming(listener).for_each(|stream| drop(scope.spawn(|| answer(stream)))));
+        }
+        if let Some(admin) = &admin {
+            scope.spawn(|| worker.incoming(admin).for_each(|stream| drop(scope.spawn(|| answer(stream)))));
+        }
+    });
+    0
+}
+
+fn answer(mut stream: impl Write) {
+    say("a connection in hand");
+    wait_for_go();
+    drop(stream.write_all(b"x"));
+}
+
+fn wait_for_go() {
+    while !std::path::Path::new("go").exists() {
+        pause();
+    }
 }
 
 /// What systemd does: binds the sockets, then becomes a master that finds them at 3, 4, 5…
