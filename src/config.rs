@@ -68,6 +68,7 @@ pub struct Config {
     pub(crate) output: Option<Output>,
     pub(crate) log_file: Option<LogPlace>,
     pub(crate) log_format: LogFormat,
+    pub(crate) guard: GuardUse,
     pub(crate) handle_signals: bool,
     pub(crate) stop_signal: i32,
     /// None does not watch.
@@ -83,6 +84,15 @@ pub struct Config {
 pub(crate) struct Backoff {
     pub(crate) initial: Duration,
     pub(crate) max: Duration,
+}
+
+/// Whether a process beside the master ends the workers when the master is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GuardUse {
+    /// Where the kernel alone would not.
+    Auto,
+    Always,
+    Never,
 }
 
 /// How a worker is known to be ready to serve.
@@ -198,6 +208,7 @@ impl Config {
             output: None,
             log_file: None,
             log_format: LogFormat::Text,
+            guard: GuardUse::Auto,
             handle_signals: true,
             stop_signal: libc::SIGTERM,
             watchdog: None,

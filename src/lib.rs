@@ -35,7 +35,7 @@
 //!    proved itself; one that fails later is rolled back, and it says why it stopped.
 //! 3. The master never blocks on a worker or on a reader of its log, and never dies of what one of them sends.
 //! 4. A shutdown always ends. While the master lives, no process group of a worker outlives its worker;
-//!    when the master is killed, every worker dies with it.
+//!    when the master is killed, every worker dies with it (and, with a guard, what it has started).
 //! 5. The master never signals or reaps a process that is not its own child.
 //! 6. Nothing is silent: every crash, kill, refused order and dropped message is counted, logged and visible
 //!    in the status, with its cause.
@@ -59,7 +59,7 @@
 //! become the same `Order`. Messages for listeners leave the loop for a thread of their own, by a bounded queue;
 //! any thread writes to a worker itself. `Action::Spawn` names worker, slot and generation: the driver chooses nothing; it
 //! keeps each generation's program open until the core lets go of it.
-//! The loop never writes HTTP, resolves no names, reads no /proc, waits for no logger (its lines leave by way
+//! The loop never writes HTTP, resolves no names, reads no /proc (but its own map of memory, when it starts a guard), waits for no logger (its lines leave by way
 //! of `journal/`); it spawns on its own thread only. A
 //! descriptor leaves the loop before its child is reaped; what is left of a worker's process group is killed
 //! before that, while the number is still the group's own. Nothing from outside reaches the HTTP server but what

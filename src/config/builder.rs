@@ -9,7 +9,7 @@ use super::api::Api;
 use super::given::{Given, Refusal, plain, quoted, without_nul};
 use super::listener::{Listener, ListenerConfig};
 use super::settings::{Setting, row};
-use super::{Config, LogFile, LogFormat, Output, Ready, json};
+use super::{Config, GuardUse, LogFile, LogFormat, Output, Ready, json};
 use crate::error::{Error, Result};
 use crate::journal::LogPlace;
 
@@ -283,6 +283,16 @@ impl Builder {
     #[doc(hidden)]
     pub fn output_unless_given(mut self, output: Output) -> Self {
         self.config.output.get_or_insert(output);
+        self
+    }
+
+    /// Whether a small process beside the master, the guard, ends the workers and all that they have started when the
+    /// master is killed.
+    ///
+    /// By default where the kernel alone would not end the workers: a program with file capabilities, or with the
+    /// set-user-ID or set-group-ID bit. `true` is always, so that what workers have started goes too; `false` is never.
+    pub fn guard(mut self, on: bool) -> Self {
+        self.config.guard = if on { GuardUse::Always } else { GuardUse::Never };
         self
     }
 

@@ -152,6 +152,17 @@ impl Given<'_> {
         choice.map(|(_, value)| *value).ok_or_else(|| self.is_not(&format!("one of {}", names())))
     }
 
+    /// The same, where `true` and `false` may also be given as JSON's own.
+    pub(super) fn one_of_or_bool<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Refusal> {
+        match self {
+            Given::Json(Value::Bool(on)) => {
+                let word = Value::from(on.to_string());
+                Given::Json(&word).one_of(choices)
+            }
+            Given::Json(_) | Given::Words(_) | Given::Count(_) | Given::Time(_) => self.one_of(choices),
+        }
+    }
+
     pub(super) fn is_not(&self, kind: &str) -> Refusal {
         format!("{} is not {kind}", self.shown()).into()
     }

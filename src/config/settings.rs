@@ -12,7 +12,7 @@ use super::api::Api;
 use super::builder::Builder;
 use super::given::{Given, Refusal, quoted};
 use super::listener::Listener;
-use super::{LogFormat, Output, Ready, signal};
+use super::{GuardUse, LogFormat, Output, Ready, signal};
 
 pub use super::nearest::nearest;
 
@@ -287,6 +287,13 @@ pub static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "guard",
+        flag: Some(flag("guard", "WHEN")),
+        default: "auto",
+        meaning: "whether a process beside the master kills the workers' process groups when the master is killed: auto (where the kernel would not kill the workers), true or false",
+        take: |builder, given| given.one_of_or_bool(GUARD).map(|guard| builder.config.guard = guard),
+    },
+    Setting {
         key: "output",
         flag: Some(flag("output", "WHERE")),
         default: "inherit; log under proteus run",
@@ -326,6 +333,9 @@ pub static SETTINGS: &[Setting] = &[
 const FORMAT: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 const READY: &[(&str, Ready)] = &[("auto", Ready::Auto), ("notify", Ready::Notify), ("alive", Ready::Alive)];
+
+const GUARD: &[(&str, GuardUse)] =
+    &[("auto", GuardUse::Auto), ("true", GuardUse::Always), ("false", GuardUse::Never)];
 
 const OUTPUT: &[(&str, Output)] = &[("inherit", Output::Inherit), ("log", Output::Log)];
 

@@ -8,7 +8,9 @@ mod ask;
 mod capture;
 mod channel;
 mod complaints;
+mod elevation;
 mod folder;
+mod guard;
 mod hear;
 mod listen;
 pub(crate) mod listener;
@@ -58,6 +60,7 @@ use crate::supervisor::{Ending, Event, Moment, RequestNumber, Requests, Supervis
 use crate::sys::spawn::Spawner;
 
 use ask::Asking;
+use guard::Watch;
 use listen::Binds;
 use listener::Listeners;
 use process::Process;
@@ -85,6 +88,8 @@ pub(crate) struct Master {
     spawner: Spawner,
     listeners: Listeners,
     binds: Binds,
+    /// Before the processes, so that at the end of a loop that fails it still ends them.
+    guard: Watch,
     processes: BTreeMap<WorkerId, Process>,
     waiting: BTreeMap<Ticket, Waiting>,
     /// Callers of the API who are there and wait.
@@ -206,6 +211,7 @@ impl Master {
             match source {
                 Source::Signals => self.take_signals(),
                 Source::Commands => self.take_commands(),
+                Source::Guard => self.look_at_guard(),
                 Source::Exit(worker) => self.look_for_exit(worker),
                 Source::Channel(worker) => self.read_channel(worker),
                 Source::Notify(worker) => self.read_notify(worker),

@@ -22,6 +22,7 @@ use crate::peers::WorkerInfo;
 use crate::supervisor::{
     Action, Ending, Event, Generation, Notice, Notification, Reply, Severity, SpawnFailure, Ticket, WorkerId,
 };
+use crate::sys::spawn::Started;
 
 impl Master {
     /// Does one thing; the last of all says how the cluster ended.
@@ -44,6 +45,7 @@ impl Master {
                 self.launcher.forget(generation);
                 self.listeners.forget(generation);
             }
+            Action::StartGuard => self.replace_guard(),
             Action::ReopenLogs => journal::reopen(),
             Action::Reply { ticket, reply } => self.reply(ticket, &reply),
             Action::Report(notice) => self.report(&notice),
@@ -66,6 +68,8 @@ impl Master {
         slot: usize,
         generation: Generation,
     ) -> Result<(), SpawnFailure> {
+        self.launcher.pin(generation)?;
+        self.guard_if_needed(generation).map_err(|error| passing("the guard", &error))?;
         self.listeners.open_slot(slot).map_err(|error| passing("a socket for the slot", &error))?;
         let dialect = Dialect::of(&self.config);
         let (channel, theirs) = Channel::pair().map_err(|error| passing("channel", &error))?;
@@ -83,8 +87,12 @@ impl Master {
             dialect,
             output: pipes.as_ref().map(|pipes| pipes.theirs.each_ref().map(AsFd::as_fd)),
             port,
+            guard: self.guard.control(),
         };
-        let child = self.launcher.spawn(&mut self.spawner, &newcomer)?;
+        let Started { child, announced } = self.launcher.spawn(&mut self.spawner, &newcomer)?;
+        if self.guard.control().is_some() && !announced {
+            self.end_mute_guard("a new worker could not be announced");
+        }
         let origin = Origin::new(worker.0, slot, child.pid);
         let capture = pipes.map(|pipes| pipes.capture(Arc::clone(&origin)));
         let bell = Bell { registry: Arc::clone(&self.registry), token: Source::Channel(worker).token() };
@@ -111,6 +119,7 @@ impl Master {
         );
         let watched = process.sources(worker).try_for_each(|(source, fd)| self.watch(source, fd));
         if let Err(error) = watched {
+            self.guard_no_more(process.child.pid);
             process.child.end_now();
             return Err(passing("event loop", &error));
         }

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use super::elevation;
 use super::folder::{Folder, Found, Links, Replacements};
 use super::placeholder::{self, Values};
 use super::program::{Place, Program, check_executable, check_regular};
@@ -23,6 +24,7 @@ const LOOKS: usize = 3;
 pub(super) struct Pinned {
     exec: Found,
     kind: ImageKind,
+    clears_death_signal: bool,
     argv0: Argv0,
     script: Option<Found>,
     cwd: Option<Folder>,
@@ -96,6 +98,8 @@ impl Pinned {
         let script =
             program.script().map(|script| open_script(script).map_err(failed(Step::Exec))).transpose()?;
         let kind = ImageKind::of(&exec, &metadata, &base);
+        let find = |name: &OsStr| program.find(name).ok();
+        let clears_death_signal = elevation::clears_death_signal(&exec, &metadata, &base, find);
         let entry = match (&kind, &script) {
             (ImageKind::Binary, None) => entry_of(program, &base),
             (ImageKind::Script(_), _) | (ImageKind::Binary, Some(_)) => None,
@@ -108,7 +112,12 @@ impl Pinned {
             Place::Name(name) if exec.path() == path => Argv0::Name(name.clone()),
             Place::Name(_) | Place::Path(_) => Argv0::Path,
         };
-        Ok(Pinned { exec, kind, argv0, script, cwd, links, base })
+        Ok(Pinned { exec, kind, clears_death_signal, argv0, script, cwd, links, base })
+    }
+
+    /// Whether its processes outlive a master that is killed, but for a guard.
+    pub(super) fn clears_death_signal(&self) -> bool {
+        self.clears_death_signal
     }
 
     pub(super) fn cwd(&self) -> Option<BorrowedFd<'_>> {

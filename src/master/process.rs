@@ -142,6 +142,7 @@ impl Master {
         self.ask_no_more(worker);
         self.binds.jobs.lose(worker);
         let Some(process) = self.processes.remove(&worker) else { return };
+        self.guard_no_more(process.child.pid);
         for (_, fd) in process.sources(worker) {
             report(worker, self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd())));
         }

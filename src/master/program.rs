@@ -86,8 +86,13 @@ impl Program {
     pub(super) fn path(&self) -> io::Result<PathBuf> {
         match &self.place {
             Place::Path(path) => Ok(path.clone()),
-            Place::Name(name) => find_in_path(name, self.search.as_deref(), self.cwd.as_deref()),
+            Place::Name(name) => self.find(name),
         }
+    }
+
+    /// Where a bare name is found now.
+    pub(super) fn find(&self, name: &OsStr) -> io::Result<PathBuf> {
+        find_in_path(name, self.search.as_deref(), self.cwd.as_deref())
     }
 
     /// Whether there is something at the path.

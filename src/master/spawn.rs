@@ -16,11 +16,11 @@ use super::pinned::Pinned;
 use super::placeholder::{self, Values};
 use super::ports::Ports;
 use super::program::Program;
-use crate::config::{Config, RESERVED_ENV};
+use crate::config::{Config, GuardUse, RESERVED_ENV};
 use crate::error::{Cause, Error, Kind, Result};
 use crate::supervisor::{FailureKind, Generation, SpawnFailure, WorkerId};
-use crate::sys::process::{self, Child};
-use crate::sys::spawn::{Credentials, Failure, Plan, Spawner, Step};
+use crate::sys::process;
+use crate::sys::spawn::{Credentials, Failure, Plan, Spawner, Started, Step};
 use crate::sys::user;
 
 /// Everything about workers that does not change from one to the next.
@@ -34,6 +34,7 @@ pub(super) struct Launcher {
     own_env: Vec<(OsString, OsString)>,
     ports: Option<Ports>,
     credentials: Option<Credentials>,
+    guard: GuardUse,
     watchdog: Option<Duration>,
     null: File,
 }
@@ -51,6 +52,8 @@ pub(super) struct Newcomer<'a> {
     pub(super) output: Option<[BorrowedFd<'a>; 2]>,
     /// Where an argument or a variable asks for one.
     pub(super) port: Option<u16>,
+    /// Where it announces itself to the guard, if there is one.
+    pub(super) guard: Option<BorrowedFd<'a>>,
 }
 
 impl Newcomer<'_> {
@@ -74,13 +77,23 @@ impl Launcher {
         let ports = texts.any(placeholder::asks_for_port).then(Ports::new);
         drop(texts);
         let (watchdog, pinned) = (config.watchdog, BTreeMap::new());
-        let mut launcher = Launcher { program, pinned, env, own_env, ports, credentials, watchdog, null };
+        let mut launcher = Launcher {
+            program,
+            pinned,
+            env,
+            own_env,
+            ports,
+            credentials,
+            guard: config.guard,
+            watchdog,
+            null,
+        };
         launcher.pin(Generation::FIRST).map_err(|failure| Error::new(Kind::Start, failure.reason))?;
         Ok(launcher)
     }
 
     /// Reads the program's path for a generation that starts its first worker.
-    fn pin(&mut self, generation: Generation) -> Result<(), SpawnFailure> {
+    pub(super) fn pin(&mut self, generation: Generation) -> Result<(), SpawnFailure> {
         if !self.pinned.contains_key(&generation) {
             let pinned = Pinned::read(&self.program).map_err(|failure| self.failure(failure))?;
             self.pinned.insert(generation, pinned);
@@ -91,6 +104,15 @@ impl Launcher {
     /// Lets go of a generation's program.
     pub(super) fn forget(&mut self, generation: Generation) {
         self.pinned.remove(&generation);
+    }
+
+    /// Whether a worker of this generation, pinned already, is to have a guard.
+    pub(super) fn wants_guard(&self, generation: Generation) -> bool {
+        match self.guard {
+            GuardUse::Auto => self.pinned.get(&generation).is_some_and(Pinned::clears_death_signal),
+            GuardUse::Always => true,
+            GuardUse::Never => false,
+        }
     }
 
     /// A port for the next worker, where its program asks for one.
@@ -115,7 +137,7 @@ impl Launcher {
         &mut self,
         spawner: &mut Spawner,
         newcomer: &Newcomer<'_>,
-    ) -> Result<Child, SpawnFailure> {
+    ) -> Result<Started, SpawnFailure> {
         self.pin(newcomer.generation)?;
         let pinned = &self.pinned[&newcomer.generation];
         let mut fds: Vec<BorrowedFd<'_>> = newcomer.listeners.iter().map(|(_, socket)| *socket).collect();
@@ -132,6 +154,7 @@ impl Launcher {
             stdin: self.null.as_fd(),
             output: newcomer.output,
             fds,
+            guard: newcomer.guard,
         };
         spawner.spawn(&plan).map_err(|failure| self.failure(failure))
     }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use mio::{Poll, Waker};
 
+use super::guard::Watch;
 use super::listen::Binds;
 use super::listener::{Listeners, Privilege};
 use super::pidfile::PidFile;
@@ -157,6 +158,7 @@ impl Foundation {
             spawner,
             listeners: self.listeners,
             binds,
+            guard: Watch::Unneeded,
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             calls: BTreeSet::new(),

@@ -13,6 +13,8 @@ pub(super) enum Source {
     Signals,
     /// Another thread has put a command into the channel.
     Commands,
+    /// The guard has hung up.
+    Guard,
     /// The worker's process has ended.
     Exit(WorkerId),
     /// The worker's channel can be read or written.
@@ -33,6 +35,7 @@ impl Source {
         Token(match self {
             Source::Signals => 0,
             Source::Commands => 1,
+            Source::Guard => 2,
             Source::Exit(worker) => of(worker, 0),
             Source::Channel(worker) => of(worker, 1),
             Source::Notify(worker) => of(worker, 2),
@@ -44,7 +47,7 @@ impl Source {
     /// Whether this is one of the worker's sources.
     pub(super) fn is_of(self, worker: WorkerId) -> bool {
         match self {
-            Source::Signals | Source::Commands => false,
+            Source::Signals | Source::Commands | Source::Guard => false,
             Source::Exit(of) | Source::Channel(of) | Source::Notify(of) | Source::Output(of, _) => {
                 of == worker
             }
@@ -56,6 +59,7 @@ impl Source {
         match (number / KINDS, number % KINDS) {
             (0, 0) => Some(Source::Signals),
             (0, 1) => Some(Source::Commands),
+            (0, 2) => Some(Source::Guard),
             (0, _) => None,
             (_, 0) => Some(Source::Exit(worker)),
             (_, 1) => Some(Source::Channel(worker)),
@@ -73,11 +77,14 @@ mod tests {
 
     #[test]
     fn tokens_name_their_source_and_no_other() {
-        let sources = [Source::Signals, Source::Commands].into_iter().chain((1..5).flat_map(|id| {
-            let worker = WorkerId(id);
-            let output = [Stream::Stdout, Stream::Stderr].map(|stream| Source::Output(worker, stream));
-            [Source::Exit(worker), Source::Channel(worker), Source::Notify(worker)].into_iter().chain(output)
-        }));
+        let sources =
+            [Source::Signals, Source::Commands, Source::Guard].into_iter().chain((1..5).flat_map(|id| {
+                let worker = WorkerId(id);
+                let output = [Stream::Stdout, Stream::Stderr].map(|stream| Source::Output(worker, stream));
+                [Source::Exit(worker), Source::Channel(worker), Source::Notify(worker)]
+                    .into_iter()
+                    .chain(output)
+            }));
         let mut seen = Vec::new();
         for source in sources {
             assert_eq!(Source::from_token(source.token()), Some(source));

@@ -29,6 +29,8 @@ pub(crate) enum Action {
     CloseSlot { slot: usize },
     /// Let go of what this generation alone has, the program that it runs above all: nobody is started with it any more.
     ForgetGeneration { generation: Generation },
+    /// Start another guard for the workers that there are. Answered by `Event::GuardLost` where that fails.
+    StartGuard,
     /// Open the log file anew.
     ReopenLogs,
     /// Answer somebody who gave an order.

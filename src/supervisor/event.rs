@@ -41,6 +41,8 @@ pub(crate) enum Event {
     Ordered { order: Order, ticket: Option<Ticket> },
     /// Nothing waits on the sockets that this slot alone has.
     QueueSeenEmpty { slot: usize },
+    /// The guard has ended, or another did not start: its status or its cause.
+    GuardLost { how: String },
     /// A deadline may have passed, and every fact known so far has been told.
     TimePassed,
 }

@@ -13,6 +13,7 @@ mod budget;
 mod drain;
 mod event;
 mod expectation;
+mod guard;
 mod ids;
 mod jobs;
 mod life;
@@ -57,6 +58,7 @@ use watchdog::CORE_GRACE;
 
 use budget::Budget;
 use expectation::ReadyExpectation;
+use guard::GuardWatch;
 use restart::{Remembered, Rolling};
 use shutdown::Stage;
 use slot::{Place, Slot, Worker};
@@ -113,6 +115,7 @@ pub(crate) struct Supervisor {
     all_ready_since: Option<Moment>,
     /// The slots that new connections were last steered to.
     steered: Vec<usize>,
+    guard: GuardWatch,
     crashes: u64,
     planned: u64,
     refused: u64,
@@ -148,6 +151,7 @@ impl Supervisor {
             finished_restart: None,
             all_ready_since: None,
             steered: Vec::new(),
+            guard: GuardWatch::default(),
             crashes: 0,
             planned: 0,
             refused: 0,
@@ -164,6 +168,7 @@ impl Supervisor {
             // Not started yet: orders are taken, and wait.
             Stage::Running if self.slots.is_empty() => {}
             Stage::Running => {
+                self.replace_guard();
                 self.expire();
                 self.drain();
                 self.roll();
@@ -173,6 +178,7 @@ impl Supervisor {
                 self.steer();
             }
             Stage::ShuttingDown { .. } => {
+                self.replace_guard();
                 self.expire();
                 self.finish_when_empty();
             }
@@ -205,6 +211,7 @@ impl Supervisor {
             Event::Ordered { order: Order::Scale(scale), ticket } => self.order_scale(scale, ticket),
             Event::Ordered { order: Order::Recycle(worker), ticket } => self.order_recycle(worker, ticket),
             Event::QueueSeenEmpty { slot } => self.queue_seen_empty(slot),
+            Event::GuardLost { how } => self.guard_lost(how),
             Event::Ordered { order: Order::ReopenLogs, ticket } => self.order_reopen(ticket),
             Event::TimePassed => {
                 self.end_trial();
@@ -236,6 +243,7 @@ impl Supervisor {
             .chain(self.drain_due())
             .chain(self.canary_due())
             .chain(self.stable_due())
+            .chain(self.guard_due())
             .min()
     }
 

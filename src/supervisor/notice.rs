@@ -65,6 +65,7 @@ pub(crate) enum Notice {
         worker: WorkerId,
         slot: usize,
     },
+    GuardLost(GuardLost),
     RestartBegan {
         id: RestartId,
         generation: Generation,
@@ -165,6 +166,20 @@ impl fmt::Display for Recycle {
     }
 }
 
+/// The guard has ended, or another did not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GuardLost {
+    pub(crate) how: String,
+    /// Until another is started.
+    pub(crate) delay: Duration,
+}
+
+impl fmt::Display for GuardLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the guard {}; starting another in {} ms", self.how, self.delay.as_millis())
+    }
+}
+
 /// The empty seat is filled again after so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Respawn {
@@ -193,6 +208,7 @@ impl Notice {
             | Notice::Hung { .. }
             | Notice::DisconnectTimedOut { .. }
             | Notice::OrderRefused { .. }
+            | Notice::GuardLost(_)
             | Notice::Recycle(Recycle::Fails { .. } | Recycle::FindsNobody { .. })
             | Notice::Scaled { short_of: Some(_), .. }
             | Notice::Rollback(Rollback::LosesWorker { .. } | Rollback::Falters { .. })
@@ -295,15 +311,14 @@ impl fmt::Display for Notice {
                     "worker {worker} (slot {slot}) survives SIGKILL (stuck in the kernel?); going on without it"
                 )
             }
+            Notice::GuardLost(lost) => lost.fmt(f),
             Notice::RestartBegan { id, generation } => {
                 write!(f, "restart {id} begins: rolling to generation {generation}")
             }
-            Notice::RestartQueued { id } => {
-                write!(
-                    f,
-                    "restart {id} is remembered and begins when the running one is over and older workers have left"
-                )
-            }
+            Notice::RestartQueued { id } => write!(
+                f,
+                "restart {id} is remembered and begins when the running one is over and older workers have left"
+            ),
             Notice::CanaryReady { worker, canary } => write!(
                 f,
                 "worker {worker} is the canary and is ready; it must stay up for {} ms before the rest follow",

@@ -10,15 +10,18 @@ pub(crate) mod ancillary;
 pub(crate) mod catch;
 pub(crate) mod diagnosis;
 pub(crate) mod exit;
+pub(crate) mod guard;
 pub(crate) mod inherit;
 pub(crate) mod interrupt;
 pub(crate) mod poll;
 pub(crate) mod process;
+mod raw;
 pub(crate) mod signal;
 pub(crate) mod spawn;
 pub(crate) mod steer;
 pub(crate) mod user;
 pub(crate) mod write;
+pub(crate) mod xattr;
 
 use std::io;
 

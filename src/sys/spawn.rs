@@ -14,6 +14,7 @@ use std::ptr;
 
 use libc::{c_int, gid_t, pid_t, uid_t};
 
+use super::guard;
 use super::process::{Child, page_size};
 use super::signal::{Mask, SIGNAL_END, empty};
 
@@ -33,6 +34,15 @@ pub(crate) struct Plan<'a> {
     /// Its stdout and stderr; `None` is our own.
     pub(crate) output: Option<[BorrowedFd<'a>; 2]>,
     pub(crate) fds: Vec<BorrowedFd<'a>>,
+    /// Where the process announces itself before its exec, if there is a guard.
+    pub(crate) guard: Option<BorrowedFd<'a>>,
+}
+
+/// A process that has begun.
+pub(crate) struct Started {
+    pub(crate) child: Child,
+    /// Whether the guard knows of it, where there is one.
+    pub(crate) announced: bool,
 }
 
 /// The program that a process executes.
@@ -123,7 +133,7 @@ impl Spawner {
     }
 
     /// Starts a process. On failure there is none: it has been reaped already.
-    pub(crate) fn spawn(&mut self, plan: &Plan<'_>) -> Result<Child, Failure> {
+    pub(crate) fn spawn(&mut self, plan: &Plan<'_>) -> Result<Started, Failure> {
         let mut prepared = Prepared::new(plan).map_err(|error| Failure {
             step: Step::Prepare,
             cause: io::Error::new(io::ErrorKind::InvalidInput, error),
@@ -143,7 +153,12 @@ impl Spawner {
         // SAFETY: the kernel put a new descriptor here, or left the -1.
         let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
         let child = Child { pid, pidfd };
-        let Some((step, errno)) = room.failed else { return Ok(child) };
+        let Some((step, errno)) = room.failed else {
+            return Ok(Started { child, announced: room.announced });
+        };
+        if let Some(guard) = plan.guard {
+            guard::withdraw(guard, pid);
+        }
         // It has ended, or is about to: it is reaped here, so that nobody ever hears of it.
         child.wait_for_end();
         Err(Failure { step, cause: io::Error::from_raw_os_error(errno) })
@@ -202,6 +217,9 @@ struct Room {
     output: Option<[RawFd; 2]>,
     /// The descriptors to pass; replaced by their copies above the target range.
     fds: Vec<RawFd>,
+    /// The guard's control socket, or `NOWHERE`.
+    guard: RawFd,
+    announced: bool,
     failed: Option<(Step, c_int)>,
 }
 
@@ -235,6 +253,8 @@ impl Room {
             stdin: plan.stdin.as_raw_fd(),
             output: plan.output.map(|both| both.map(|fd| fd.as_raw_fd())),
             fds: plan.fds.iter().map(AsRawFd::as_raw_fd).collect(),
+            guard: plan.guard.map_or(NOWHERE, |guard| guard.as_raw_fd()),
+            announced: false,
             failed: None,
         }
     }
@@ -273,12 +293,13 @@ unsafe fn execute(room: &Room) {
 }
 
 /// Everything between clone and exec, in the one order that works: the group first, so that the
-/// group exists whatever follows; credentials before the death signal, which they would clear.
+/// group exists whatever follows, and the guard, so that it knows of it; credentials before the death signal, which they would clear.
 unsafe fn become_worker(room: &mut Room) -> Result<(), Step> {
     // SAFETY: plain system calls on integers and on `room`'s memory, which the parent keeps alive.
     unsafe {
         reset_signals();
         ok(libc::setpgid(0, 0), Step::Group)?;
+        room.announced = room.guard != NOWHERE && guard::announce(room.guard);
         unprotect_from_oom();
         take_credentials(room)?;
         ok(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), Step::DeathSignal)?;

@@ -18,6 +18,7 @@ mod floods;
 mod forged;
 mod gate;
 mod groups;
+mod guarded;
 mod guest;
 mod guides;
 mod handed;

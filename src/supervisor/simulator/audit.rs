@@ -39,6 +39,11 @@ impl Books {
             }
             Action::CloseSlot { slot } => self.close_slot(*slot),
             Action::ForgetGeneration { generation } => self.forget(*generation),
+            Action::StartGuard => {
+                promise!(self.lost_guards > 0, "a guard is started, and none was lost");
+                self.lost_guards = 0;
+                Ok(())
+            }
             Action::ReopenLogs => self.reopened(),
             Action::Reply { ticket, reply } => self.answer(*ticket, reply),
             Action::Report(notice) => self.reported(notice),
@@ -383,6 +388,7 @@ impl Books {
             | Notice::CanaryReady { .. }
             | Notice::Rollback(Rollback::LosesWorker { .. } | Rollback::Falters { .. })
             | Notice::OrderRefused { .. }
+            | Notice::GuardLost(_)
             | Notice::Recycle(_)
             | Notice::Scaled { .. }
             | Notice::ScaleChangesNothing { .. }
@@ -438,6 +444,7 @@ fn is_only_said(action: &Action) -> bool {
         | Action::LookAtQueue { .. }
         | Action::CloseSlot { .. }
         | Action::ForgetGeneration { .. }
+        | Action::StartGuard
         | Action::ReopenLogs
         | Action::Reply { reply: Reply::Accepted | Reply::Unknown | Reply::Ended(_), .. }
         | Action::Finish(_) => false,

@@ -108,6 +108,8 @@ pub(super) struct Books {
     pub(super) course: Course,
     pub(super) roll: Option<Roll>,
     pub(super) newest: Option<WorkerId>,
+    /// Since another was started.
+    pub(super) lost_guards: u32,
     pub(super) newest_generation: Generation,
     pub(super) running_generation: Generation,
     /// Generations of which a worker has said ready.
@@ -207,6 +209,7 @@ impl Books {
             course: Course::Running,
             roll: None,
             newest: None,
+            lost_guards: 0,
             newest_generation: Generation::FIRST,
             running_generation: Generation::FIRST,
             say_ready: BTreeSet::new(),

@@ -39,6 +39,7 @@ impl Books {
                 }
             }
             Event::Started | Event::SaidFailed { .. } => {}
+            Event::GuardLost { .. } => self.lost_guards += 1,
             Event::TimePassed => self.pardon_silence(),
             Event::SaidRestartMe { worker } => self.wear(*worker),
             Event::MemorySampled { worker, bytes } => {

@@ -384,6 +384,7 @@ impl World {
             | Action::Steer { .. }
             | Action::CloseSlot { .. }
             | Action::ForgetGeneration { .. }
+            | Action::StartGuard
             | Action::ReopenLogs
             | Action::Reply { .. }
             | Action::Report(_)
@@ -464,11 +465,12 @@ impl World {
         let worker = gone.or_else(|| Some(self.processes.last()?.id)).unwrap_or(WorkerId(999_999));
         let is_alive = self.processes.iter().any(|process| process.id == worker && process.announced);
         self.books.story.tell(Scene::StrayDelivery);
-        let event = match self.random.below(if is_alive { 3 } else { 5 }) {
+        let event = match self.random.below(if is_alive { 4 } else { 6 }) {
             0 => Event::SaidHello { worker },
             1 if !self.is_mute(worker) => Event::SaidReady { worker },
             1 | 2 => Event::SaidFailed { worker, reason: "cannot go on".to_owned() },
-            3 => Event::Exited { worker, status: ExitStatus::Unknown, stderr: Vec::new() },
+            3 => Event::GuardLost { how: "has ended".to_owned() },
+            4 => Event::Exited { worker, status: ExitStatus::Unknown, stderr: Vec::new() },
             _ => Event::TimePassed,
         };
         self.tell(self.now, event)

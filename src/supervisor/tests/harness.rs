@@ -106,6 +106,7 @@ impl Cluster {
                 | Action::Steer { .. }
                 | Action::LookAtQueue { .. }
                 | Action::CloseSlot { .. }
+                | Action::StartGuard
                 | Action::ReopenLogs
                 | Action::Reply { .. }
                 | Action::Finish(_) => orders.push(spelled(&action)),
@@ -241,6 +242,7 @@ fn spelled(action: &Action) -> String {
         Action::LookAtQueue { slot } => format!("look at {slot}"),
         Action::CloseSlot { slot } => format!("close slot {slot}"),
         Action::ForgetGeneration { generation } => format!("forget {generation}"),
+        Action::StartGuard => "start guard".to_owned(),
         Action::ReopenLogs => "reopen".to_owned(),
         Action::Reply { ticket, reply } => match reply {
             Reply::Accepted => format!("{ticket} accepted"),

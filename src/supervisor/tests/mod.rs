@@ -2,6 +2,7 @@
 
 mod crash;
 mod drain;
+mod guard;
 mod harness;
 mod jobs;
 mod leaving;

@@ -144,6 +144,12 @@ pub(crate) fn reap_anybody() -> Option<u32> {
         .filter(|pid| *pid > 0)
 }
 
+/// Waits for any child of this process, as long as there is one.
+pub(crate) fn wait_for_anybody() -> Option<u32> {
+    // SAFETY: a null status is allowed.
+    u32::try_from(unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) }).ok().filter(|pid| *pid > 0)
+}
+
 /// Holds a signal back from the calling thread.
 pub(crate) fn block(signal: i32) {
     // SAFETY: the set is of our own, and initialised before it is used.

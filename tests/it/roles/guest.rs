@@ -19,6 +19,7 @@ pub(super) fn play(name: &str, argument: &str) -> i32 {
     match name {
         "children" => host(|| children(argument.parse().expect("a count"))),
         "thief" => host(thief),
+        "guarded" => host(guarded),
         "before-and-after" => host(|| before_and_after(argument)),
         "orders" => host(orders),
         "panics" => host(panics),
@@ -93,6 +94,23 @@ impl Running {
 
 fn is_ready(status: &Status) -> bool {
     status.workers.len() == 2 && status.workers.iter().all(|row| row.state == "ready")
+}
+
+/// Waits for any child, while there is a guard, while it is lost, and when it is gone.
+fn guarded() {
+    let running =
+        Running::start(Cluster::new(config().guard(true).build().expect("good")).expect("a cluster"));
+    running.wait_ready();
+    let own = std::process::id();
+    let is_guard = |pid: &u32| proc::status_field(pid, "Name").as_deref() == Some("proteus-guard");
+    let guard = || proc::children(own).into_iter().find(is_guard);
+    let first = eventually("a guard", guard);
+    sys::kill(first, libc::SIGKILL);
+    let second = eventually("another", || guard().filter(|pid| *pid != first && proc::is_alive(*pid)));
+    assert_eq!(sys::reap_anybody(), None, "nobody's exit is there to take");
+    running.stop();
+    assert_eq!(proc::state(second), None, "ended with the cluster, and reaped");
+    assert_eq!(sys::wait_for_anybody(), None, "no child is left to wait for");
 }
 
 /// Children of our own on four threads, while the cluster's crash and are rolled over.
