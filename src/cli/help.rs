@@ -42,7 +42,8 @@ pub(super) fn run() -> String {
     row(
         &mut text,
         "    --watch PATH",
-        "restart when this file, or one below this folder, changes; may be repeated",
+        "restart when this file, or one below this folder, changes; may be repeated; workers then have 1 s to \
+         finish, unless --disconnect-timeout says otherwise",
     );
     for setting in SETTINGS {
         if let Some(flag) = setting.flag {

@@ -2,12 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use proteus_cluster::settings::{LATER, SETTINGS, Setting};
 use proteus_cluster::{Builder, Config, Output};
 
 use super::{Refusal, unknown_flag, usage};
+
+/// While somebody edits, an open page (a socket, server-sent events) must not hold up what comes next.
+const WATCHED_DISCONNECT: Duration = Duration::from_secs(1);
 
 /// What was asked for.
 pub(super) enum Asked<T> {
@@ -68,11 +72,15 @@ impl Words {
     }
 
     /// The file, the flags over it, and the program over both: another program takes none of the file's arguments.
+    /// `--watch` bounds the file's `disconnectTimeout`, and not the flag's.
     pub(super) fn config(self) -> Result<Config, Refusal> {
         let mut builder = match &self.config {
             Some(path) => Builder::from_file(path).map_err(usage)?,
             None => Config::builder(),
         };
+        if !self.watched.is_empty() {
+            builder = builder.disconnect_timeout_at_most(WATCHED_DISCONNECT);
+        }
         for (setting, values) in &self.flags {
             builder = builder.flag(setting, values).map_err(usage)?;
         }

@@ -296,6 +296,13 @@ impl Builder {
         self
     }
 
+    /// For `--watch`.
+    #[doc(hidden)]
+    pub fn disconnect_timeout_at_most(mut self, time: Duration) -> Self {
+        self.config.disconnect_timeout = self.config.disconnect_timeout.min(time);
+        self
+    }
+
     /// Whether the master takes orders from signals. By default on; off, the program keeps its own
     /// signal handling and gives orders through the handle.
     pub fn handle_signals(mut self, on: bool) -> Self {

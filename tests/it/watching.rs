@@ -1,6 +1,9 @@
 //! `proteus run --watch`: what restarts, what does not, and what a broken program does.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -114,12 +117,103 @@ fn a_broken_program_changes_nothing_until_it_is_mended() {
     master.stop(&scene);
 }
 
+/// A release is a link that is swapped, and so is each change of a Kubernetes `ConfigMap`.
+#[test]
+fn a_swapped_link_above_the_watched_path_is_one_restart_each_time() {
+    if !cfg!(feature = "watch") {
+        return skipped(
+            "a_swapped_link_above_the_watched_path_is_one_restart_each_time",
+            "built without `watch`",
+        );
+    }
+    let scene = Scene::new("watch-links");
+    let swap = |target: &str, link: &str| {
+        symlink(target, scene.path("next")).expect("a link");
+        fs::rename(scene.path("next"), scene.path(link)).expect("swapped");
+    };
+    for folder in ["r1/src", "r2/src", "config/..v1", "config/..v2"] {
+        fs::create_dir_all(scene.path(folder)).expect("a folder");
+        scene.write(&format!("{folder}/part.sh"), folder);
+    }
+    for (target, link) in [("r1", "current"), ("..v1", "config/..data"), ("..data/part.sh", "config/part.sh")]
+    {
+        swap(target, link);
+    }
+    let master = begin(&scene, &["current/src", "config"]);
+    for (id, target, link) in [(1, "r2", "current"), (2, "..v2", "config/..data"), (3, "r1", "current")] {
+        swap(target, link);
+        wait_restart(&master, id, "completed");
+    }
+    scene.write("config/..v2/part.sh", "edited");
+    wait_restart(&master, 4, "completed");
+    master.wait_log("r2/src/part.sh has changed");
+    master.stop(&scene);
+}
+
+#[test]
+fn too_few_watches_are_said_and_made_up_for() {
+    const NAME: &str = "too_few_watches_are_said_and_made_up_for";
+    if !cfg!(feature = "watch") {
+        return skipped(NAME, "built without `watch`");
+    }
+    let limit = r#"echo 8 > /proc/sys/user/max_inotify_watches && exec "$@""#;
+    let within = |program: &std::ffi::OsStr| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", limit, "sh"]).arg(program);
+        command
+    };
+    if !within("true".as_ref()).status().is_ok_and(|status| status.success()) {
+        return skipped(NAME, "no user namespaces here");
+    }
+    let scene = Scene::new("watch-limit");
+    for number in 0..20 {
+        fs::create_dir_all(scene.path(&format!("src/{number}"))).expect("a folder");
+        scene.write(&format!("src/{number}/part.sh"), "1");
+    }
+    scene.write("src/app.sh", PROGRAM);
+    let settings =
+        json!({ "worker": 1, "exec": "sh", "args": ["src/app.sh"], "ready": "notify", "canary": 0 });
+    let inner = Master::command(&scene, &settings);
+    let mut command = within(inner.get_program());
+    command.args(inner.get_args()).args(["--watch", "src"]);
+    let master = Master::start(&scene, command);
+    master.wait_one_ready();
+    let line = master.wait_log("the system does not tell of changes in ");
+    assert!(line.contains(" WARN ") && line.contains("max_user_watches"), "{line}");
+    // At least twelve of the folders are looked at without having been told of: among them one of these two.
+    for (id, number) in [(1, 0), (2, 19)] {
+        scene.write(&format!("src/{number}/part.sh"), "22");
+        wait_restart(&master, id, "completed");
+    }
+    master.stop(&scene);
+}
+
+/// A page that is open (server-sent events, a socket) keeps its worker until the time is over.
+#[test]
+fn saves_do_not_wait_for_workers_that_do_not_go() {
+    if !cfg!(feature = "watch") {
+        return skipped("saves_do_not_wait_for_workers_that_do_not_go", "built without `watch`");
+    }
+    let scene = Scene::new("watch-stubborn");
+    let program = format!("trap '' TERM; {PROGRAM}");
+    let master = begin(&scene, &["src"]);
+    for id in 1..=4 {
+        let saved = Instant::now();
+        scene.write("src/app.sh", format!("{program} # {id}"));
+        wait_restart(&master, id, "completed");
+        assert!(saved.elapsed() < Duration::from_secs(5), "save {id} took {:?}", saved.elapsed());
+    }
+    let told = Instant::now();
+    master.stop(&scene);
+    assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+}
+
 #[test]
 fn a_path_that_is_not_there_starts_nothing() {
     if !cfg!(feature = "watch") {
         return skipped("a_path_that_is_not_there_starts_nothing", "built without `watch`");
     }
-    let output = std::process::Command::new(crate::harness::proteus())
+    let output = Command::new(crate::harness::proteus())
         .args(["run", "--watch", "/no/such/path", "--", "sleep", "1000"])
         .output()
         .expect("proteus runs");
