@@ -226,6 +226,9 @@ impl fmt::Display for Config {
         }
         for (position, listener) in self.listeners.iter().enumerate() {
             write!(f, "{} {}", if position == 0 { ", listening on" } else { "," }, listener.address)?;
+            if listener.only_ipv6 {
+                write!(f, " (IPv6 alone)")?;
+            }
         }
         if let Some(api) = &self.api {
             write!(f, "; control API on {}", api.listen)?;

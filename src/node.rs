@@ -85,6 +85,10 @@ pub(crate) enum Target {
 pub(crate) struct Options {
     pub(crate) only_ipv6: bool,
     pub(crate) reuse_address: bool,
+    /// Permission bits of a path for all users, beside those that the umask leaves.
+    pub(crate) mode: u32,
+    /// How many connections may wait. Node leaves it to the system's habit with none.
+    pub(crate) backlog: Option<u32>,
 }
 
 /// What kind of handle Node makes of a descriptor.
@@ -157,10 +161,27 @@ impl Query {
             seq: seq_of(value)?,
             key,
             target,
-            options: Options { only_ipv6: flags & ONLY_IPV6 != 0, reuse_address: flags & REUSE_ADDRESS != 0 },
+            options: Options {
+                only_ipv6: flags & ONLY_IPV6 != 0,
+                reuse_address: flags & REUSE_ADDRESS != 0,
+                mode: mode_of(value),
+                backlog: backlog_of(&value["backlog"]),
+            },
             data: value["data"].clone(),
         })
     }
+}
+
+/// `readableAll` and `writableAll`.
+fn mode_of(value: &Value) -> u32 {
+    let bits = |name: &str, bits| if value[name] == true { bits } else { 0 };
+    bits("readableAll", 0o444) | bits("writableAll", 0o222)
+}
+
+/// None and 0 mean the same to Node.
+fn backlog_of(value: &Value) -> Option<u32> {
+    let connections = value.as_u64().filter(|connections| *connections > 0)?;
+    Some(u32::try_from(connections).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs()))
 }
 
 impl Target {
@@ -210,14 +231,20 @@ fn ip(text: &str, port: u16) -> Option<SocketAddr> {
     Some(SocketAddrV6::new(address.parse().ok()?, port, 0, scope.parse().ok()?).into())
 }
 
-/// Older Node leaves the path as the program wrote it, relative to the worker's directory.
+/// Older Node leaves the path as the program wrote it, relative to the worker's directory. An abstract name begins
+/// with a NUL, behind the worker's directory, since Node takes it for a relative path.
 fn unix(path: &str) -> Result<ListenAddress, i32> {
-    // A longer one could be bound in a roundabout way, and nobody could connect to it.
-    if path.contains('\0') || path.len() > UNIX_PATH_BYTES {
-        Err(libc::EINVAL)
-    } else {
-        Ok(ListenAddress::Unix(path.into()))
-    }
+    let Some((before, name)) = path.split_once('\0') else {
+        // A longer one could be bound in a roundabout way, and nobody could connect to it.
+        return if path.len() > UNIX_PATH_BYTES {
+            Err(libc::EINVAL)
+        } else {
+            Ok(ListenAddress::Unix(path.into()))
+        };
+    };
+    let is_name =
+        (before.is_empty() || before.ends_with('/')) && !name.is_empty() && name.len() <= UNIX_PATH_BYTES;
+    if is_name { Ok(ListenAddress::Abstract(name.into())) } else { Err(libc::EINVAL) }
 }
 
 impl Query {
@@ -232,7 +259,7 @@ impl Query {
             for candidate in candidates {
                 match candidate {
                     ListenAddress::Unix(path) => *path = directory.join(&*path),
-                    ListenAddress::Tcp(_) | ListenAddress::Udp(_) => {}
+                    ListenAddress::Tcp(_) | ListenAddress::Udp(_) | ListenAddress::Abstract(_) => {}
                 }
             }
         }

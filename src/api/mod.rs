@@ -22,6 +22,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -37,13 +38,14 @@ use crate::handle::Handle;
 use crate::journal;
 use crate::master::listener::{Sharing, bind_ip};
 use crate::master::patience::patiently;
-use crate::master::socketfile::{self, SocketFile};
+use crate::master::socketfile::{self, Access, Mode, Place, SocketFile};
+use crate::sys::inotify::{Inotify, WatchId};
 use crate::sys::process::effective_user;
 
 /// How many callers may wait to be accepted.
 const BACKLOG: u32 = 128;
 /// Only the master's own user may give orders through a unix socket.
-const SOCKET_MODE: u32 = 0o600;
+const OWN: Access = Access { mode: Mode::Exactly(0o600), uid: None, gid: None };
 /// How long the end of the cluster waits for an answer that is being written.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
 
@@ -67,7 +69,7 @@ pub(crate) struct Serving {
 }
 
 impl Bound {
-    pub(crate) fn bind(config: &ApiConfig) -> Result<Self> {
+    pub(crate) fn bind(config: &ApiConfig, news: Option<&Inotify>) -> Result<Self> {
         let token = config.read_token()?;
         let (listener, address, file) = match &config.listen {
             ListenAddress::Tcp(at) => {
@@ -75,13 +77,13 @@ impl Bound {
                 (listener, ListenAddress::Tcp(bound), None)
             }
             ListenAddress::Unix(path) => {
-                let bind = || socketfile::bind(path, Some(SOCKET_MODE), BACKLOG);
+                let bind = || socketfile::bind(path, OWN, BACKLOG, news);
                 let failed = |error| Error::start(format_args!("control API at {}", config.listen), error);
                 let (listener, file) = patiently(bind).map_err(failed)?;
                 (listener, config.listen.clone(), Some(file))
             }
-            ListenAddress::Udp(_) => {
-                let reason = format!("control API at {}: not a stream", config.listen);
+            ListenAddress::Udp(_) | ListenAddress::Abstract(_) => {
+                let reason = format!("control API at {}: not a stream with an owner", config.listen);
                 return Err(Error::new(Kind::Setting, reason));
             }
         };
@@ -92,6 +94,12 @@ impl Bound {
             config.probes.map(|at| bind_tcp("probes", at).map(|(listener, _)| listener)).transpose()?;
         let (any_user, hosts) = (config.any_user, config.hosts.clone());
         Ok(Bound { listener, address, file, token, any_user, hosts, probes })
+    }
+
+    /// Its socket file, if it is to be looked after.
+    pub(crate) fn watched_file(&self) -> Option<(WatchId, Arc<Place>)> {
+        let (watch, place) = self.file.as_ref()?.watched()?;
+        Some((watch, Arc::clone(place)))
     }
 
     /// Where it listens, with the port that the system chose where the settings say 0.

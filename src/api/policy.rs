@@ -55,7 +55,7 @@ const PAGE: [&str; 2] = ["origin", "referer"];
 impl Reach {
     pub(super) fn of(address: &ListenAddress) -> Self {
         match address {
-            ListenAddress::Unix(_) => Reach::File,
+            ListenAddress::Unix(_) | ListenAddress::Abstract(_) => Reach::File,
             ListenAddress::Tcp(at) | ListenAddress::Udp(at) if at.ip().to_canonical().is_loopback() => {
                 Reach::Loopback
             }

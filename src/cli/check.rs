@@ -59,6 +59,14 @@ mod tests {
             (r#"{"exec": "no-such-program"}"#, Err("exec no-such-program: no such program in PATH")),
             (r#"{"exec": "sh", "cwd": "/no/such"}"#, Err("cwd /no/such: no such file or directory")),
             (r#"{"exec": "sh", "user": "nobody-here"}"#, Err("user `nobody-here`: no such user")),
+            (
+                r#"{"exec": "sh", "listen": {"address": "unix:/s", "group": "nobody-here"}}"#,
+                Err("listener listen0 at unix:/s: group `nobody-here`: no such group"),
+            ),
+            (
+                r#"{"worker": 1, "exec": "sh", "listen": ["0.0.0.0:80", "[::]:80"]}"#,
+                Ok("ok: 1 worker of sh, listening on 0.0.0.0:80, [::]:80 (IPv6 alone)"),
+            ),
         ];
         for (settings, verdict_on_it) in table {
             fs::write(&file, settings).unwrap();

@@ -1,7 +1,9 @@
 //! Where a listener or the control API listens: parsed from text, printed as the same text.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -20,6 +22,7 @@ pub(crate) const UNIX_PATH_BYTES: usize = 107;
 /// | `127.0.0.1:8080`, `[::]:80` | TCP; `localhost:80` is `127.0.0.1:80` and `*:80` is `0.0.0.0:80` |
 /// | `udp:127.0.0.1:53` | UDP, with the same spellings after the prefix |
 /// | `unix:/run/app.sock` | a unix stream socket, at most 107 bytes of path |
+/// | `unix:@app` | a unix stream socket by an abstract name, which has no file; a file called `@app` is `unix:./@app` |
 ///
 /// Host names other than `localhost` are refused: the master never waits for a name to resolve.
 ///
@@ -39,12 +42,26 @@ pub enum ListenAddress {
     Udp(SocketAddr),
     /// The path of a unix stream socket; a relative one counts from the master's working directory.
     Unix(PathBuf),
+    /// The abstract name of a unix stream socket, without the NUL before it: at most 107 bytes. It has no file and no
+    /// mode: whoever shares the network namespace may connect.
+    Abstract(OsString),
+}
+
+/// TCP, UDP, or unix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SocketKind {
+    Tcp,
+    Udp,
+    Unix,
 }
 
 impl ListenAddress {
     pub(super) fn read(text: &str) -> Result<Self, Refusal> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return unix(path).map(ListenAddress::Unix);
+            return match path.strip_prefix('@') {
+                Some(name) => abstract_name(name).map(ListenAddress::Abstract),
+                None => unix(path).map(ListenAddress::Unix),
+            };
         }
         if let Some(rest) = text.strip_prefix("udp:") {
             return socket(rest).map(ListenAddress::Udp);
@@ -56,7 +73,31 @@ impl ListenAddress {
     pub(super) fn clashes_with(&self, other: &Self) -> bool {
         match self {
             ListenAddress::Tcp(a) | ListenAddress::Udp(a) if a.port() == 0 => false,
-            ListenAddress::Tcp(_) | ListenAddress::Udp(_) | ListenAddress::Unix(_) => self == other,
+            _ => self == other,
+        }
+    }
+
+    pub(crate) fn is_ipv4_wildcard(&self) -> bool {
+        matches!(self, ListenAddress::Tcp(at) | ListenAddress::Udp(at) if at.ip() == Ipv4Addr::UNSPECIFIED)
+    }
+
+    /// What a socket of this address is like to whoever uses it.
+    pub(crate) fn kind(&self) -> SocketKind {
+        match self {
+            ListenAddress::Tcp(_) => SocketKind::Tcp,
+            ListenAddress::Udp(_) => SocketKind::Udp,
+            ListenAddress::Unix(_) | ListenAddress::Abstract(_) => SocketKind::Unix,
+        }
+    }
+
+    /// Whether the other is bound to the same port of IPv4, which an IPv6 socket for all addresses would take as well.
+    pub(crate) fn shares_port_with_ipv4(&self, other: &Self) -> bool {
+        match (self, other) {
+            (ListenAddress::Tcp(a), ListenAddress::Tcp(b))
+            | (ListenAddress::Udp(a), ListenAddress::Udp(b)) => {
+                a.ip() == Ipv6Addr::UNSPECIFIED && b.is_ipv4() && a.port() == b.port() && a.port() != 0
+            }
+            _ => false,
         }
     }
 }
@@ -74,7 +115,11 @@ impl fmt::Display for ListenAddress {
         match self {
             ListenAddress::Tcp(address) => write!(f, "{address}"),
             ListenAddress::Udp(address) => write!(f, "udp:{address}"),
+            ListenAddress::Unix(path) if path.as_os_str().as_bytes().first() == Some(&b'@') => {
+                write!(f, "unix:./{}", path.display())
+            }
             ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenAddress::Abstract(name) => write!(f, "unix:@{}", name.display()),
         }
     }
 }
@@ -140,11 +185,21 @@ fn unix(path: &str) -> Result<PathBuf, Refusal> {
     if path.contains('\0') {
         return Err(format!("{} holds a NUL byte", quoted(path)).into());
     }
-    if path.starts_with('@') {
-        let reason = format!("{} looks like an abstract socket, and only files are supported", quoted(path));
+    Ok(PathBuf::from(path))
+}
+
+fn abstract_name(name: &str) -> Result<OsString, Refusal> {
+    if name.is_empty() {
+        return Err("the name after \"unix:@\" is empty".into());
+    }
+    if name.len() > UNIX_PATH_BYTES {
+        let reason = format!("the socket name has {} bytes, more than {UNIX_PATH_BYTES}", name.len());
         return Err(reason.into());
     }
-    Ok(PathBuf::from(path))
+    if name.contains('\0') {
+        return Err(format!("{} holds a NUL byte", quoted(name)).into());
+    }
+    Ok(name.into())
 }
 
 #[cfg(test)]
@@ -164,6 +219,9 @@ mod tests {
             ("udp:*:53", "udp:0.0.0.0:53"),
             ("unix:/run/app.sock", "unix:/run/app.sock"),
             ("unix:app.sock", "unix:app.sock"),
+            ("unix:@app", "unix:@app"),
+            ("unix:@@/x", "unix:@@/x"),
+            ("unix:./@app", "unix:./@app"),
         ];
         for (text, printed) in table {
             let address: ListenAddress = text.parse().unwrap();
@@ -201,7 +259,8 @@ mod tests {
             ("http://x/\n", format!("\"http://x/\\n\" is not an address such as {FORMS}")),
             ("unix:", "the path after \"unix:\" is empty".into()),
             ("unix:a\0b", "\"a\\0b\" holds a NUL byte".into()),
-            ("unix:@app", "\"@app\" looks like an abstract socket, and only files are supported".into()),
+            ("unix:@", "the name after \"unix:@\" is empty".into()),
+            ("unix:@a\0b", "\"a\\0b\" holds a NUL byte".into()),
         ];
         for (text, reason) in table {
             let error = text.parse::<ListenAddress>().unwrap_err();
@@ -210,6 +269,21 @@ mod tests {
         }
         let long = format!("unix:/{}", "x".repeat(107)).parse::<ListenAddress>().unwrap_err();
         assert_eq!(long.to_string(), "address: the socket path has 108 bytes, more than 107");
+        let long = format!("unix:@{}", "x".repeat(108)).parse::<ListenAddress>().unwrap_err();
+        assert_eq!(long.to_string(), "address: the socket name has 108 bytes, more than 107");
+        assert!(format!("unix:@{}", "x".repeat(107)).parse::<ListenAddress>().is_ok());
+    }
+
+    #[test]
+    fn ipv6_for_all_takes_the_port_of_ipv4_too() {
+        let takes = |a: &str, b: &str| {
+            a.parse::<ListenAddress>().unwrap().shares_port_with_ipv4(&b.parse::<ListenAddress>().unwrap())
+        };
+        assert!(takes("[::]:80", "0.0.0.0:80") && takes("[::]:80", "127.0.0.1:80"));
+        assert!(takes("udp:[::]:53", "udp:0.0.0.0:53"));
+        assert!(!takes("[::1]:80", "0.0.0.0:80") && !takes("[::]:80", "[::1]:80"));
+        assert!(!takes("0.0.0.0:80", "[::]:80") && !takes("[::]:80", "0.0.0.0:81"));
+        assert!(!takes("[::]:0", "0.0.0.0:0") && !takes("[::]:80", "udp:0.0.0.0:80"));
     }
 
     #[test]

@@ -151,6 +151,9 @@ impl Api {
             (ListenAddress::Udp(_), _) => {
                 Err(format!("{} is udp, and the API speaks HTTP", quoted(text)).into())
             }
+            (ListenAddress::Abstract(_), _) => {
+                Err(format!("{} has no file whose mode keeps other users out", quoted(text)).into())
+            }
             (ListenAddress::Unix(_), Some(port)) => {
                 Err(format!("{} has no port, but `api.port` is {port}", quoted(text)).into())
             }
@@ -193,7 +196,7 @@ impl ApiConfig {
 fn probes_address(text: &str) -> Result<SocketAddr, Refusal> {
     match ListenAddress::read(text)? {
         ListenAddress::Tcp(at) => Ok(at),
-        ListenAddress::Udp(_) | ListenAddress::Unix(_) => {
+        ListenAddress::Udp(_) | ListenAddress::Unix(_) | ListenAddress::Abstract(_) => {
             Err(format!("{} is not a TCP address such as \"0.0.0.0:8112\"", quoted(text)).into())
         }
     }

@@ -328,7 +328,8 @@ impl Builder {
         }
         let api = self.api.as_ref().map(Api::checked).transpose()?;
         let log_file = self.check_log_file()?;
-        let config = Config { api, log_file, ..self.config };
+        let mut config = Config { api, log_file, ..self.config };
+        share_ports(&mut config.listeners);
         check_together(&config)?;
         Ok(config)
     }
@@ -418,6 +419,14 @@ fn check_together(config: &Config) -> Result<()> {
         return Err(Error::setting(reason));
     }
     check_listeners(config)
+}
+
+/// An IPv6 listener for all addresses leaves IPv4 to the listener that asks for it.
+fn share_ports(listeners: &mut [ListenerConfig]) {
+    let addresses: Vec<_> = listeners.iter().map(|listener| listener.address.clone()).collect();
+    for listener in listeners {
+        listener.only_ipv6 = addresses.iter().any(|other| listener.address.shares_port_with_ipv4(other));
+    }
 }
 
 fn check_listeners(config: &Config) -> Result<()> {

@@ -7,7 +7,7 @@ use super::given::{Given, Refusal, backticked, quoted};
 use super::nearest::nearest;
 
 const DEFAULT_BACKLOG: u32 = 1024;
-const KEYS: [&str; 5] = ["name", "address", "backlog", "reusePort", "mode"];
+const KEYS: [&str; 7] = ["name", "address", "backlog", "reusePort", "mode", "user", "group"];
 
 /// A listening socket that the master binds and every worker shares, with its options.
 ///
@@ -19,7 +19,7 @@ const KEYS: [&str; 5] = ["name", "address", "backlog", "reusePort", "mode"];
 ///
 /// let config = Config::builder()
 ///     .listener(Listener::new("http", "127.0.0.1:8080").backlog(64).reuse_port(true))
-///     .listener(Listener::new("admin", "unix:/run/app.sock").mode(0o660))
+///     .listener(Listener::new("admin", "unix:/run/app.sock").mode(0o660).group("www-data"))
 ///     .build()?;
 /// # Ok::<(), proteus_cluster::Error>(())
 /// ```
@@ -31,6 +31,8 @@ pub struct Listener {
     backlog: u32,
     reuse_port: bool,
     mode: Option<u32>,
+    user: Option<String>,
+    group: Option<String>,
 }
 
 /// A listener after every check but that of its neighbours.
@@ -41,8 +43,13 @@ pub(crate) struct ListenerConfig {
     pub(crate) address: ListenAddress,
     pub(crate) backlog: u32,
     pub(crate) reuse_port: bool,
+    /// A neighbour has the port of IPv4.
+    pub(crate) only_ipv6: bool,
     /// Permission bits of a unix socket's file.
     pub(crate) mode: Option<u32>,
+    /// Whose that file is, by name or number.
+    pub(crate) user: Option<String>,
+    pub(crate) group: Option<String>,
 }
 
 impl Listener {
@@ -61,6 +68,8 @@ impl Listener {
             backlog: DEFAULT_BACKLOG,
             reuse_port: false,
             mode: None,
+            user: None,
+            group: None,
         }
     }
 
@@ -80,6 +89,20 @@ impl Listener {
     /// The permission bits of a unix socket's file, such as `0o660`. By default the umask decides.
     pub fn mode(mut self, bits: u32) -> Self {
         self.mode = Some(bits);
+        self
+    }
+
+    /// Whose the file of a unix socket is, by name or number, which takes a privileged master. By default the
+    /// master's. Without [`group`](Listener::group) it is of the user's own group.
+    pub fn user(mut self, name: impl AsRef<str>) -> Self {
+        self.user = Some(name.as_ref().into());
+        self
+    }
+
+    /// The group of a unix socket's file, by name or number: any for a privileged master, else one of the master's
+    /// own groups. By default the master's, or that of the folder where it has the setgid bit.
+    pub fn group(mut self, name: impl AsRef<str>) -> Self {
+        self.group = Some(name.as_ref().into());
         self
     }
 
@@ -116,6 +139,8 @@ impl Listener {
             "backlog" => given.count(&BACKLOGS).map(|connections| self.backlog = connections),
             "reusePort" => given.yes_or_no().map(|on| self.reuse_port = on),
             "mode" => octal(given).map(|bits| self.mode = Some(bits)),
+            "user" => given.text().map(|name| self.user = Some(name.into())),
+            "group" => given.text().map(|name| self.group = Some(name.into())),
             _ => return Err(unknown_key(key, given)),
         }
         .map_err(|refusal| refusal.under(format!(".{key}")))
@@ -123,24 +148,33 @@ impl Listener {
 
     /// Everything that can be said about one listener by itself.
     pub(super) fn checked(self, position: usize) -> Result<ListenerConfig, Refusal> {
-        let Listener { name, address, backlog, reuse_port, mode } = self;
+        let Listener { name, address, backlog, reuse_port, mode, user, group } = self;
         let name = name.unwrap_or_else(|| format!("listen{position}"));
         check_name(&name)?;
         let address = ListenAddress::read(&address)?;
-        let is_unix = matches!(address, ListenAddress::Unix(_));
+        let is_ip = matches!(address, ListenAddress::Tcp(_) | ListenAddress::Udp(_));
         if !BACKLOGS.contains(&backlog) {
             return Err(format!("a backlog of {backlog} is out of range (1 to {})", BACKLOGS.end()).into());
         }
-        if reuse_port && is_unix {
+        if reuse_port && !is_ip {
             return Err(format!("`reusePort` is for tcp and udp addresses, not {address}").into());
         }
-        if mode.is_some() && !is_unix {
-            return Err(format!("`mode` is for unix sockets, not {address}").into());
+        let of_file = [("mode", mode.is_some()), ("user", user.is_some()), ("group", group.is_some())];
+        if let (Some((key, _)), false) =
+            (of_file.iter().find(|(_, given)| *given), matches!(address, ListenAddress::Unix(_)))
+        {
+            let files = if is_ip { "unix sockets" } else { "unix sockets with a file" };
+            return Err(format!("`{key}` is for {files}, not {address}").into());
+        }
+        for (key, name) in [("user", &user), ("group", &group)] {
+            if name.as_deref() == Some("") {
+                return Err(format!("the {key} is empty").into());
+            }
         }
         if let Some(bits) = mode.filter(|bits| *bits > 0o777) {
             return Err(format!("the mode {bits:#o} is out of range (0 to 0o777)").into());
         }
-        Ok(ListenerConfig { name, address, backlog, reuse_port, mode })
+        Ok(ListenerConfig { name, address, backlog, reuse_port, only_ipv6: false, mode, user, group })
     }
 }
 
@@ -226,6 +260,30 @@ mod tests {
             (
                 r#"{"listen": {"address": "*:2", "mode": "0660"}}"#,
                 "setting `listen`: `mode` is for unix sockets, not 0.0.0.0:2".into(),
+            ),
+            (
+                r#"{"listen": {"address": "unix:@s", "mode": "0660"}}"#,
+                "setting `listen`: `mode` is for unix sockets with a file, not unix:@s".into(),
+            ),
+            (
+                r#"{"listen": {"address": "*:2", "user": "root"}}"#,
+                "setting `listen`: `user` is for unix sockets, not 0.0.0.0:2".into(),
+            ),
+            (
+                r#"{"listen": {"address": "unix:@s", "group": "root"}}"#,
+                "setting `listen`: `group` is for unix sockets with a file, not unix:@s".into(),
+            ),
+            (
+                r#"{"listen": {"address": "unix:/s", "user": ""}}"#,
+                "setting `listen.user`: must not be empty".into(),
+            ),
+            (
+                r#"{"listen": {"address": "unix:/s", "user": 1}}"#,
+                "setting `listen.user`: 1 is not a string".into(),
+            ),
+            (
+                r#"{"listen": {"address": "unix:@s", "reusePort": true}}"#,
+                "setting `listen`: `reusePort` is for tcp and udp addresses, not unix:@s".into(),
             ),
             (
                 r#"{"listen": {"address": "unix:/s", "mode": 660}}"#,

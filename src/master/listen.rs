@@ -15,7 +15,7 @@ use super::on_demand::{Asker, Bound, Found, bind_path};
 use crate::account::cut;
 use crate::error::{Error, Kind, Result};
 use crate::message::ToWorker;
-use crate::node::Query;
+use crate::node::{Options, Query};
 use crate::supervisor::{Jobs, WorkerId};
 
 /// How long a worker waits for a path to be bound before it hears that this cannot be done.
@@ -42,6 +42,15 @@ impl Binds {
 pub(super) enum Wish {
     Own { address: String },
     Node(Query),
+}
+
+impl Wish {
+    fn options(&self) -> Option<Options> {
+        match self {
+            Wish::Own { .. } => None,
+            Wish::Node(query) => Some(query.options),
+        }
+    }
 }
 
 impl Master {
@@ -81,10 +90,12 @@ impl Master {
     }
 
     fn start_binds(&mut self) {
-        while let Some(path) = self.binds.jobs.start() {
+        while let Some((path, wish)) = self.binds.jobs.start() {
+            let options = wish.options();
             let at = path.clone();
+            let news = self.sockets.as_ref().map(|watch| Arc::clone(watch.news()));
             let started = self.binds.offload.run(move || {
-                let bound = bind_path(&at);
+                let bound = bind_path(&at, options, news.as_deref());
                 (at, bound)
             });
             if let Err(error) = started {

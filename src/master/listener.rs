@@ -1,24 +1,27 @@
 //! The listening sockets: bound here, owned by the master, shared with every worker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use super::handed::Handed;
 use super::on_demand::OnDemand;
 use super::patience::patiently;
 use super::reuseport::Group;
-use super::socketfile::{self, SocketFile};
+use super::socketfile::{self, Access, Mode, Place, SocketFile};
 use crate::config::{ListenAddress, ListenerConfig};
 use crate::error::{Cause, Error, Kind, Result};
 use crate::journal;
 use crate::sys::accept::refuse_newcomers;
-use crate::sys::inherit;
+use crate::sys::inotify::{Inotify, WatchId};
+use crate::sys::user;
 
 /// All listeners of the cluster.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(super) struct Listeners {
     /// By the address that was asked for.
     pub(super) on_demand: BTreeMap<String, OnDemand>,
     pub(super) privilege: Privilege,
+    /// The control API's socket file, which is looked after like those of listeners.
+    pub(super) api_file: Option<(WatchId, Arc<Place>)>,
 }
 
 /// What workers may have bound for them.
@@ -73,17 +78,21 @@ pub(super) enum Sockets {
 
 impl Listeners {
     /// Binds every listener of the settings, or adopts the one that systemd has handed over.
-    pub(super) fn bind(configs: &[ListenerConfig], slots: usize, privilege: Privilege) -> Result<Self> {
-        let mut handed = Handed::take()?;
-        let bind = |config| match handed.adopt(config) {
+    pub(super) fn bind(
+        configs: &[ListenerConfig],
+        slots: usize,
+        privilege: Privilege,
+        news: Option<&Inotify>,
+    ) -> Result<Self> {
+        let mut adopted = Handed::take()?.adopt(configs).into_iter();
+        let bind = |config: &ListenerConfig| match adopted.next().flatten() {
             Some(listener) => Ok(listener),
-            None => patiently(|| Listener::bind(config, slots)).map_err(|error| {
+            None => patiently(|| Listener::bind(config, slots, news)).map_err(|error| {
                 Error::start(format_args!("listener {} at {}", config.name, config.address), error)
             }),
         };
         let configured = configs.iter().map(bind).collect::<Result<_>>()?;
-        handed.warn_of_the_rest();
-        Ok(Listeners { configured, on_demand: BTreeMap::new(), privilege })
+        Ok(Listeners { configured, on_demand: BTreeMap::new(), privilege, api_file: None })
     }
 
     /// What the worker of a slot gets, in the order of the settings.
@@ -120,6 +129,15 @@ impl Listeners {
         })
     }
 
+    /// The socket files of which there may be news, until the cluster shuts down.
+    pub(super) fn watched(&self) -> impl Iterator<Item = (WatchId, &Arc<Place>)> {
+        let on_demand = self.on_demand.values().map(|entry| &entry.listener);
+        let listeners = self.configured.iter().chain(on_demand);
+        let files = listeners.filter_map(|listener| listener.file.as_ref()?.watched());
+        let api = self.api_file.as_ref().map(|(watch, place)| (*watch, place));
+        files.chain(api).filter(|_| self.privilege != Privilege::Over)
+    }
+
     /// Names and addresses for the status.
     pub(super) fn addresses(&self) -> impl Iterator<Item = (&str, &ListenAddress)> {
         let on_demand = self.on_demand.values().map(|entry| &entry.listener);
@@ -147,12 +165,15 @@ impl Drop for Listeners {
 }
 
 impl Listener {
-    fn bind(config: &ListenerConfig, slots: usize) -> io::Result<Self> {
+    fn bind(config: &ListenerConfig, slots: usize, news: Option<&Inotify>) -> io::Result<Self> {
         let name = config.name.clone();
         let (sockets, address, file) = match &config.address {
             ListenAddress::Unix(path) => {
-                let (socket, file) = socketfile::bind(path, config.mode, config.backlog)?;
+                let (socket, file) = socketfile::bind(path, access(config)?, config.backlog, news)?;
                 (Sockets::shared(socket), config.address.clone(), Some(file))
+            }
+            ListenAddress::Abstract(name) => {
+                (Sockets::shared(bind_abstract(name, config.backlog)?), config.address.clone(), None)
             }
             ListenAddress::Tcp(_) | ListenAddress::Udp(_) if config.reuse_port => {
                 let group = Group::bind(config, slots)?;
@@ -160,7 +181,7 @@ impl Listener {
                 (Sockets::PerSlot(group), address, None)
             }
             ListenAddress::Tcp(at) | ListenAddress::Udp(at) => {
-                let socket = bind_ip(&config.address, *at, config.backlog, Sharing::Alone)?;
+                let socket = bind_configured(config, *at, Sharing::Alone)?;
                 let address = bound_address(&config.address, &socket);
                 (Sockets::shared(socket), address, None)
             }
@@ -172,8 +193,10 @@ impl Listener {
     pub(super) fn refuse_newcomers(&self) {
         match (self.origin, &self.address) {
             (Origin::Bound, ListenAddress::Tcp(_)) => {}
-            // A path is removed; datagrams have no queue of connections; what was adopted is somebody else's.
-            (Origin::Bound, ListenAddress::Unix(_) | ListenAddress::Udp(_)) | (Origin::Adopted, _) => return,
+            // A path is removed; datagrams have no queue of connections; what was adopted is somebody else's; and of
+            // a name without a file nothing can be refused but by an error in every worker.
+            (Origin::Bound, ListenAddress::Unix(_) | ListenAddress::Udp(_) | ListenAddress::Abstract(_))
+            | (Origin::Adopted, _) => return,
         }
         let sockets: Vec<_> = match &self.sockets {
             Sockets::Shared(socket) => vec![socket],
@@ -188,6 +211,15 @@ impl Listener {
         }
     }
 
+    /// Whether it takes what comes to this address: an IPv6 socket for all addresses may take IPv4 as well.
+    pub(super) fn serves(&self, wanted: &ListenAddress) -> bool {
+        let takes_ipv4 = |socket: &Arc<OwnedFd>| SockRef::from(&**socket).only_v6().is_ok_and(|only| !only);
+        self.address == *wanted
+            || wanted.is_ipv4_wildcard()
+                && self.address.shares_port_with_ipv4(wanted)
+                && self.socket(0).is_some_and(takes_ipv4)
+    }
+
     fn socket(&self, slot: usize) -> Option<&Arc<OwnedFd>> {
         match &self.sockets {
             Sockets::Shared(socket) => Some(socket),
@@ -199,6 +231,14 @@ impl Listener {
     pub(super) fn share_with(&self, slot: usize) -> Result<Arc<OwnedFd>> {
         self.socket(slot).cloned().ok_or_else(shutting_down)
     }
+}
+
+/// Who may connect to a unix socket of the settings. Looks users up, and so reads files.
+pub(super) fn access(config: &ListenerConfig) -> io::Result<Access> {
+    let found = user::credentials(config.user.as_deref(), config.group.as_deref());
+    let found = found.map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
+    let (uid, gid) = found.map_or((None, None), |found| (found.uid, found.gid));
+    Ok(Access { mode: config.mode.map_or(Mode::Umask, Mode::Exactly), uid, gid })
 }
 
 impl Sockets {
@@ -224,9 +264,29 @@ pub(crate) fn bind_ip(
     backlog: u32,
     sharing: Sharing,
 ) -> io::Result<Socket> {
-    bind_ip_with(kind, at, backlog, |socket| match sharing {
-        Sharing::Alone => Ok(()),
-        Sharing::ReusePort => socket.set_reuse_port(true),
+    bind_ip_with(kind, at, backlog, |socket| sharing.set(socket))
+}
+
+impl Sharing {
+    fn set(self, socket: &Socket) -> io::Result<()> {
+        match self {
+            Sharing::Alone => Ok(()),
+            Sharing::ReusePort => socket.set_reuse_port(true),
+        }
+    }
+}
+
+/// As the settings have it.
+pub(super) fn bind_configured(
+    config: &ListenerConfig,
+    at: SocketAddr,
+    sharing: Sharing,
+) -> io::Result<Socket> {
+    bind_ip_with(&config.address, at, config.backlog, |socket| {
+        if config.only_ipv6 {
+            socket.set_only_v6(true)?;
+        }
+        sharing.set(socket)
     })
 }
 
@@ -254,83 +314,20 @@ pub(super) fn bind_ip_with(
     Ok(socket)
 }
 
+/// A name that has no file.
+pub(super) fn bind_abstract(name: &OsStr, backlog: u32) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let address = [b"\0", name.as_bytes()].concat();
+    socket.bind(&SockAddr::unix(OsStr::from_bytes(&address))?)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket)
+}
+
 pub(super) fn bound_address(wanted: &ListenAddress, socket: &Socket) -> ListenAddress {
     let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
     match (wanted, bound) {
         (ListenAddress::Tcp(_), Some(bound)) => ListenAddress::Tcp(bound),
         (ListenAddress::Udp(_), Some(bound)) => ListenAddress::Udp(bound),
-        (ListenAddress::Tcp(_) | ListenAddress::Udp(_) | ListenAddress::Unix(_), _) => wanted.clone(),
+        (_, _) => wanted.clone(),
     }
-}
-
-/// Sockets that were handed to the master itself (`LISTEN_FDS`).
-struct Handed(Vec<(String, Socket)>);
-
-/// The descriptors are the first cluster's of the process: later their numbers are somebody else's.
-static HANDED_TAKEN: AtomicBool = AtomicBool::new(false);
-
-impl Handed {
-    fn take() -> Result<Self> {
-        if HANDED_TAKEN.swap(true, Ordering::SeqCst) {
-            return Ok(Handed(Vec::new()));
-        }
-        let of = |key| std::env::var(key).ok();
-        let for_us = of("LISTEN_PID").is_some_and(|pid| pid == std::process::id().to_string());
-        let count =
-            of("LISTEN_FDS").and_then(|count| count.parse::<usize>().ok()).filter(|_| for_us).unwrap_or(0);
-        let names = of("LISTEN_FDNAMES").unwrap_or_default();
-        let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
-        let sockets = inherit::listeners(count).map_err(|error| {
-            Error::start(
-                format_args!("LISTEN_FDS={count}, but not all of the descriptors were passed"),
-                error,
-            )
-        })?;
-        Ok(Handed(names.zip(sockets.into_iter().map(Socket::from)).collect()))
-    }
-
-    /// The one of the listener's name, or at its address.
-    fn adopt(&mut self, config: &ListenerConfig) -> Option<Listener> {
-        let fits = |socket: &Socket| kind_of(socket).is_some_and(|kind| same_kind(&kind, &config.address));
-        let by_name = self.0.iter().position(|(name, socket)| *name == config.name && fits(socket));
-        let by_address =
-            || self.0.iter().position(|(_, socket)| kind_of(socket).as_ref() == Some(&config.address));
-        let (_, socket) = self.0.remove(by_name.or_else(by_address)?);
-        let address = kind_of(&socket)?;
-        if let Err(error) = SockRef::from(&socket).set_nonblocking(false) {
-            journal::warn!("listener {}: {error}", config.name);
-        }
-        Some(Listener {
-            name: config.name.clone(),
-            address,
-            origin: Origin::Adopted,
-            sockets: Sockets::shared(socket),
-            node_data: Value::Null,
-            file: None,
-        })
-    }
-
-    fn warn_of_the_rest(self) {
-        for (name, socket) in self.0 {
-            let address =
-                kind_of(&socket).map_or_else(|| "an unknown address".into(), |kind| kind.to_string());
-            journal::warn!(
-                "socket {name:?} at {address} was handed over (LISTEN_FDS) but no listener of the settings has its name or address; closing it"
-            );
-        }
-    }
-}
-
-fn kind_of(socket: &Socket) -> Option<ListenAddress> {
-    let address = socket.local_addr().ok()?;
-    match (address.as_socket(), address.as_pathname(), socket.r#type().ok()?) {
-        (Some(at), _, Type::STREAM) => Some(ListenAddress::Tcp(at)),
-        (Some(at), _, Type::DGRAM) => Some(ListenAddress::Udp(at)),
-        (None, Some(path), Type::STREAM) => Some(ListenAddress::Unix(path.to_owned())),
-        (_, _, _) => None,
-    }
-}
-
-fn same_kind(a: &ListenAddress, b: &ListenAddress) -> bool {
-    std::mem::discriminant(a) == std::mem::discriminant(b)
 }

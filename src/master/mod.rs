@@ -11,6 +11,7 @@ mod complaints;
 mod elevation;
 mod folder;
 mod guard;
+mod handed;
 mod hear;
 mod listen;
 pub(crate) mod listener;
@@ -32,6 +33,8 @@ mod sampler;
 mod shebang;
 pub(crate) mod signals;
 pub(crate) mod socketfile;
+mod socketpath;
+mod socketwatch;
 mod spawn;
 mod start;
 mod token;
@@ -65,6 +68,7 @@ use listen::Binds;
 use listener::Listeners;
 use process::Process;
 use signals::{Response, Signals};
+use socketwatch::SocketWatch;
 use spawn::Launcher;
 use token::Source;
 
@@ -90,6 +94,8 @@ pub(crate) struct Master {
     binds: Binds,
     /// Before the processes, so that at the end of a loop that fails it still ends them.
     guard: Watch,
+    /// `None` where the files of sockets cannot be watched.
+    sockets: Option<SocketWatch>,
     processes: BTreeMap<WorkerId, Process>,
     waiting: BTreeMap<Ticket, Waiting>,
     /// Callers of the API who are there and wait.
@@ -170,6 +176,7 @@ impl Master {
     fn decide(&mut self) -> Option<Ending> {
         self.expire_requests();
         self.expire_binds();
+        self.look_after_files();
         loop {
             let now = self.now();
             let due = self.supervisor.next_deadline().is_some_and(|due| due <= self.gathered);
@@ -185,8 +192,12 @@ impl Master {
 
     /// Sleeps until something happens or the next deadline.
     fn wait(&mut self, ready: &mut Events) -> io::Result<()> {
-        let due =
-            [self.supervisor.next_deadline(), self.requests.next_deadline(), self.binds.jobs.next_deadline()];
+        let due = [
+            self.supervisor.next_deadline(),
+            self.requests.next_deadline(),
+            self.binds.jobs.next_deadline(),
+            self.sockets.as_ref().and_then(|watch| watch.looks.next_deadline()),
+        ];
         let due = due.into_iter().flatten().min();
         let deadline = due.map(|due| due - self.now());
         let timeout = if self.unfinished.is_empty() { deadline } else { Some(Duration::ZERO) };
@@ -212,6 +223,7 @@ impl Master {
                 Source::Signals => self.take_signals(),
                 Source::Commands => self.take_commands(),
                 Source::Guard => self.look_at_guard(),
+                Source::Files => self.hear_of_files(),
                 Source::Exit(worker) => self.look_for_exit(worker),
                 Source::Channel(worker) => self.read_channel(worker),
                 Source::Notify(worker) => self.read_notify(worker),

@@ -11,13 +11,15 @@ use serde_json::Value;
 use socket2::{SockRef, Socket};
 
 use super::listener::{
-    Listener, Listeners, Origin, Privilege, Sockets, bind_ip_with, bound_address, shutting_down,
+    Listener, Listeners, Origin, Privilege, Sockets, bind_abstract, bind_ip_with, bound_address,
+    shutting_down,
 };
-use super::socketfile::{self, SocketFile};
+use super::socketfile::{self, Access, Mode, SocketFile};
 use crate::config::ListenAddress;
 use crate::error::{Error, Kind, Result};
 use crate::node::{Grant, HandleKind, Options, Query, Target};
 use crate::supervisor::Generation;
+use crate::sys::inotify::Inotify;
 
 /// The accept queue of listeners that workers ask for; those of the settings choose their own.
 const BACKLOG: u32 = 1024;
@@ -87,7 +89,7 @@ impl Listeners {
             listener.node_data.clone_from(&query.data);
         }
         let kind = match listener.address {
-            ListenAddress::Tcp(_) | ListenAddress::Unix(_) => HandleKind::Stream,
+            ListenAddress::Tcp(_) | ListenAddress::Unix(_) | ListenAddress::Abstract(_) => HandleKind::Stream,
             ListenAddress::Udp(_) => HandleKind::Datagram,
         };
         let (name, data) = (listener.name.clone(), listener.node_data.clone());
@@ -111,12 +113,17 @@ impl Listeners {
         options: Option<Options>,
         asker: Asker,
     ) -> Result<Found<&mut Listener>> {
-        let configured = self.configured.iter().position(|listener| candidates.contains(&listener.address));
+        let serves = |listener: &Listener| candidates.iter().any(|address| listener.serves(address));
+        let configured = self.configured.iter().position(serves);
         if let Some(at) = configured {
             return Ok(Found::Here(&mut self.configured[at]));
         }
-        let known = candidates.iter().map(|address| name_of(address, index));
-        let known = known.into_iter().find(|name| self.on_demand.contains_key(name));
+        let names = candidates.iter().map(|address| name_of(address, index));
+        let known = names.into_iter().find(|name| self.on_demand.contains_key(name)).or_else(|| {
+            let mut entries = self.on_demand.iter();
+            let of_another = entries.find(|(_, entry)| index == 0 && serves(&entry.listener));
+            of_another.map(|(name, _)| name.clone())
+        });
         let name = match known {
             Some(name) => name,
             None => match self.add(candidates, index, options)? {
@@ -138,11 +145,14 @@ impl Listeners {
         let mut refusal = None;
         for address in candidates {
             self.permit(address)?;
-            let at = match address {
+            let bound = match address {
                 ListenAddress::Unix(path) => return Ok(Found::AtPath(path.clone())),
-                ListenAddress::Tcp(at) | ListenAddress::Udp(at) => *at,
+                ListenAddress::Abstract(name) => bind_abstract(name, backlog(options)),
+                ListenAddress::Tcp(at) | ListenAddress::Udp(at) => {
+                    bind(address, *at, options, self.has_ipv4_at_port_of(address))
+                }
             };
-            match bind(address, at, options) {
+            match bound {
                 Ok(socket) => return Ok(Found::Here(self.insert(address, index, socket, None))),
                 Err(error) => {
                     // In use is in use: the next address would only hide it.
@@ -192,12 +202,18 @@ impl Listeners {
         name
     }
 
+    fn has_ipv4_at_port_of(&self, address: &ListenAddress) -> bool {
+        let on_demand = self.on_demand.values().map(|entry| &entry.listener);
+        self.configured.iter().chain(on_demand).any(|other| address.shares_port_with_ipv4(&other.address))
+    }
+
     fn permit(&self, address: &ListenAddress) -> Result<()> {
         let privileged = match address {
             ListenAddress::Tcp(address) | ListenAddress::Udp(address) => {
                 address.port() != 0 && address.port() < FIRST_FREE_PORT
             }
             ListenAddress::Unix(_) => true,
+            ListenAddress::Abstract(_) => false,
         };
         if self.on_demand.len() >= MOST {
             let reason = format!("{address}: {MOST} listeners beside those of the settings are the most");
@@ -238,19 +254,34 @@ impl Listeners {
     }
 }
 
-/// Binds a path as a listener of the settings is bound.
-pub(super) fn bind_path(path: &Path) -> Bound {
-    socketfile::bind(path, None, BACKLOG)
+/// Binds a path as a listener of the settings is bound, or as Node has it.
+pub(super) fn bind_path(path: &Path, options: Option<Options>, news: Option<&Inotify>) -> Bound {
+    let mode = options
+        .filter(|options| options.mode != 0)
+        .map_or(Mode::Umask, |options| Mode::AtLeast(options.mode));
+    socketfile::bind(path, Access { mode, ..Access::default() }, backlog(options), news)
+}
+
+fn backlog(options: Option<Options>) -> u32 {
+    options.and_then(|options| options.backlog).unwrap_or(BACKLOG)
 }
 
 /// Without options, as a listener of the settings is bound.
-fn bind(address: &ListenAddress, at: SocketAddr, options: Option<Options>) -> io::Result<Socket> {
-    bind_ip_with(address, at, BACKLOG, |socket| {
-        let Some(Options { only_ipv6, reuse_address }) = options else { return Ok(()) };
-        if at.is_ipv6() {
-            socket.set_only_v6(only_ipv6)?;
+fn bind(
+    address: &ListenAddress,
+    at: SocketAddr,
+    options: Option<Options>,
+    leaves_ipv4: bool,
+) -> io::Result<Socket> {
+    bind_ip_with(address, at, backlog(options), |socket| {
+        if at.is_ipv6() && leaves_ipv4 {
+            socket.set_only_v6(true)?;
         }
-        if reuse_address { socket.set_reuse_address(true) } else { Ok(()) }
+        let Some(options) = options else { return Ok(()) };
+        if at.is_ipv6() && !leaves_ipv4 {
+            socket.set_only_v6(options.only_ipv6)?;
+        }
+        if options.reuse_address { socket.set_reuse_address(true) } else { Ok(()) }
     })
 }
 
@@ -260,6 +291,6 @@ fn name_of(address: &ListenAddress, index: u64) -> String {
         ListenAddress::Tcp(at) | ListenAddress::Udp(at) if at.port() == 0 && index > 0 => {
             format!("{address} ({})", index + 1)
         }
-        ListenAddress::Tcp(_) | ListenAddress::Udp(_) | ListenAddress::Unix(_) => address.to_string(),
+        _ => address.to_string(),
     }
 }

@@ -230,6 +230,9 @@ enum Signals {
 fn api_commands(api: &ListenAddress, header: &str) -> String {
     let curl = match api {
         ListenAddress::Unix(path) => format!("curl{header} --unix-socket {} localhost", path.display()),
+        ListenAddress::Abstract(name) => {
+            format!("curl{header} --abstract-unix-socket {} localhost", name.display())
+        }
         // Every address of the machine is no address to type.
         ListenAddress::Tcp(at) if at.ip().is_unspecified() => format!("curl{header} localhost:{}", at.port()),
         ListenAddress::Tcp(_) | ListenAddress::Udp(_) => format!("curl{header} {api}"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::listener::{Sharing, bind_ip, bound_address};
+use super::listener::{Sharing, bind_configured, bound_address};
 use crate::config::{ListenAddress, ListenerConfig};
 use crate::error::Cause;
 use crate::journal;
@@ -21,8 +21,7 @@ use crate::sys::steer::steer;
 #[derive(Debug)]
 pub(super) struct Group {
     /// With the real port, once the first socket has one.
-    address: ListenAddress,
-    backlog: u32,
+    config: ListenerConfig,
     /// In the kernel's order: as they were bound, and the last takes the place of one that is closed.
     members: Vec<(usize, Arc<OwnedFd>)>,
     /// The slots that new connections go to; none is all of them, as the kernel likes.
@@ -32,10 +31,10 @@ pub(super) struct Group {
 impl Group {
     /// One socket for each slot, all on the port of the first.
     pub(super) fn bind(config: &ListenerConfig, slots: usize) -> io::Result<Self> {
-        let (address, backlog) = (config.address.clone(), config.backlog);
+        let config = config.clone();
         // SO_REUSEPORT would let us in beside a stranger of the same user; bound alone, the kernel tells.
-        drop(bind_ip(&address, ip(&address)?, backlog, Sharing::Alone)?);
-        let mut group = Group { address, backlog, members: Vec::with_capacity(slots), live: BTreeSet::new() };
+        drop(bind_configured(&config, ip(&config.address)?, Sharing::Alone)?);
+        let mut group = Group { config, members: Vec::with_capacity(slots), live: BTreeSet::new() };
         for slot in 0..slots {
             group.open(slot)?;
         }
@@ -43,7 +42,7 @@ impl Group {
     }
 
     pub(super) fn address(&self) -> &ListenAddress {
-        &self.address
+        &self.config.address
     }
 
     pub(super) fn socket(&self, slot: usize) -> Option<&Arc<OwnedFd>> {
@@ -59,8 +58,8 @@ impl Group {
         if self.socket(slot).is_some() {
             return Ok(());
         }
-        let socket = bind_ip(&self.address, ip(&self.address)?, self.backlog, Sharing::ReusePort)?;
-        self.address = bound_address(&self.address, &socket);
+        let socket = bind_configured(&self.config, ip(&self.config.address)?, Sharing::ReusePort)?;
+        self.config.address = bound_address(&self.config.address, &socket);
         self.members.push((slot, Arc::new(socket.into())));
         Ok(())
     }
@@ -69,7 +68,7 @@ impl Group {
     pub(super) fn close(&mut self, slot: usize) {
         let Some(at) = self.members.iter().position(|(of, _)| *of == slot) else { return };
         let (_, socket) = self.members.swap_remove(at);
-        if let ListenAddress::Tcp(_) = self.address {
+        if let ListenAddress::Tcp(_) = self.config.address {
             // Whoever else may hold it: it leaves the group now, while its place there is known.
             drop(SockRef::from(&*socket).shutdown(Shutdown::Both));
         }
@@ -87,7 +86,7 @@ impl Group {
         let live: Vec<bool> = self.members.iter().map(|(slot, _)| self.live.contains(slot)).collect();
         let Some((_, member)) = self.members.first().filter(|_| live.contains(&true)) else { return };
         if let Err(error) = steer(member.as_fd(), &live) {
-            let address = &self.address;
+            let address = &self.config.address;
             journal::warn!(
                 "{address}: new connections cannot be kept from slots that do not serve: {}",
                 Cause(&error)
@@ -98,9 +97,9 @@ impl Group {
     /// Whether nothing waits on the slot's socket.
     pub(super) fn is_drained(&self, slot: usize) -> bool {
         let Some(socket) = self.socket(slot) else { return true };
-        match self.address {
+        match self.config.address {
             ListenAddress::Tcp(_) => queued(socket.as_fd()) == 0,
-            ListenAddress::Udp(_) | ListenAddress::Unix(_) => {
+            ListenAddress::Udp(_) | ListenAddress::Unix(_) | ListenAddress::Abstract(_) => {
                 !readable(socket.as_fd(), Duration::ZERO).unwrap_or(false)
             }
         }
@@ -110,6 +109,6 @@ impl Group {
 fn ip(address: &ListenAddress) -> io::Result<SocketAddr> {
     match address {
         ListenAddress::Tcp(at) | ListenAddress::Udp(at) => Ok(*at),
-        ListenAddress::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        ListenAddress::Unix(_) | ListenAddress::Abstract(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }

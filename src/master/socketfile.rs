@@ -1,71 +1,182 @@
-//! Unix sockets in the file system: bound aside and renamed into place, so that clients never find
-//! half a socket; a stale one is replaced, a live one respected, and only our own is removed.
+//! Unix sockets in the file system: bound aside and linked into place, so that clients never find half a
+//! socket; a stale one is replaced, a live one respected, and only our own is removed.
+//!
+//! The file has a spare name beside it, `.NAME.spare`: a socket whose last name is gone can never get another,
+//! so a name that somebody removes is linked back from there.
 
 use std::collections::hash_map::RandomState;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use super::offload;
+use super::socketpath::PathAddress;
+use crate::error::Cause;
 use crate::journal;
+use crate::sys::inotify::{Inotify, WatchId};
 
 /// How long the removal of files is waited for: their file system may have stopped to answer since.
 const REMOVAL: Duration = Duration::from_secs(1);
 
+/// Who may connect: whose the file is, and its permission bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) mode: Mode,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+}
+
+/// The permission bits of a socket's file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// What the umask leaves.
+    #[default]
+    Umask,
+    Exactly(u32),
+    /// These beside what the umask leaves.
+    AtLeast(u32),
+}
+
 /// The file of a socket that we bound; removed when dropped, if it is still ours.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
-    place: Option<Place>,
+    place: Option<Arc<Place>>,
+    /// By which the loop hears that something happened to it.
+    watch: Option<WatchId>,
 }
 
-#[derive(Clone, Debug)]
-struct Place {
+/// Where a socket's file is, and which it is.
+#[derive(Debug)]
+pub(crate) struct Place {
     path: PathBuf,
+    /// `None` where the file system knows no second names.
+    spare: Option<PathBuf>,
     inode: (u64, u64),
+    /// Held by whoever changes the names, so that none comes back that has just been removed.
+    stage: Mutex<Stage>,
 }
 
-/// Binds and listens at `path`. `mode` is set before the name appears.
-pub(crate) fn bind(path: &Path, mode: Option<u32>, backlog: u32) -> io::Result<(Socket, SocketFile)> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    InUse,
+    Removed,
+}
+
+/// What a look at a socket's file has found, and done.
+#[derive(Debug)]
+pub(crate) enum Found {
+    AsItWas,
+    /// The name was gone, or led to a dead socket.
+    LinkedBack,
+    /// It leads to what is somebody else's.
+    Replaced(io::Error),
+    /// The spare name is gone as well, or there was none: nobody can connect any more.
+    Lost,
+    Failed(io::Error),
+}
+
+/// Binds and listens at `path`. The file is as `access` wants it before its name appears.
+pub(crate) fn bind(
+    path: &Path,
+    access: Access,
+    backlog: u32,
+    news: Option<&Inotify>,
+) -> io::Result<(Socket, SocketFile)> {
     let path = std::path::absolute(path)?;
     check_free(&path)?;
-    let aside = aside(&path)?;
+    let spare = spare_of(&path)?;
+    check_free(&spare)?;
+    remove_if_there(&spare)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&SockAddr::unix(&aside)?)?;
-    let placed = place(&socket, &aside, &path, mode, backlog);
+    socket.bind(PathAddress::of(&spare)?.address())?;
+    let placed = place(&socket, spare.clone(), path, access, backlog, news);
     if placed.is_err() {
-        drop(fs::remove_file(&aside)); // the first error is the one to tell
+        drop(fs::remove_file(&spare)); // the first error is the one to tell
     }
     Ok((socket, placed?))
 }
 
 fn place(
     socket: &Socket,
-    aside: &Path,
-    path: &Path,
-    mode: Option<u32>,
+    spare: PathBuf,
+    path: PathBuf,
+    access: Access,
     backlog: u32,
+    news: Option<&Inotify>,
 ) -> io::Result<SocketFile> {
-    if let Some(mode) = mode {
-        fs::set_permissions(aside, fs::Permissions::from_mode(mode))?;
-    }
+    // As long as it is ours and can be read; without news it is looked at less often.
+    let watch = news.and_then(|news| news.watch(&spare).ok());
+    let inode = set_access(&spare, access)?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    let metadata = fs::symlink_metadata(aside)?;
-    fs::rename(aside, path)?;
-    let place = Place { path: path.to_owned(), inode: (metadata.dev(), metadata.ino()) };
-    Ok(SocketFile { place: Some(place) })
+    let spare = match link(&spare, &path) {
+        Ok(()) => Some(spare),
+        // No second names here, or not for us.
+        Err(_) => fs::rename(&spare, &path).map(|()| None)?,
+    };
+    let place = Place { path, spare, inode, stage: Mutex::new(Stage::InUse) };
+    Ok(SocketFile { place: Some(Arc::new(place)), watch })
 }
 
-/// A name beside `path` that nobody else uses, short enough for a socket address.
-fn aside(path: &Path) -> io::Result<PathBuf> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+/// Sets what the file is to have, of this very file, and says which it is.
+fn set_access(path: &Path, Access { mode, uid, gid }: Access) -> io::Result<(u64, u64)> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.file_type().is_socket() {
+        return Err(not_a_socket());
+    }
+    let itself = itself(&file);
+    let bits = match mode {
+        Mode::Umask => None,
+        Mode::Exactly(bits) => Some(bits),
+        Mode::AtLeast(bits) => Some(metadata.permissions().mode() & 0o777 | bits),
+    };
+    if let Some(bits) = bits {
+        fs::set_permissions(&itself, fs::Permissions::from_mode(bits))?;
+    }
+    if uid.is_some() || gid.is_some() {
+        chown(&itself, uid, gid).map_err(|error| {
+            let why = format!("its file cannot be given to that user or group: {}", Cause(&error));
+            io::Error::new(error.kind(), why)
+        })?;
+    }
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// A way to the file that nobody can bend.
+fn itself(file: &File) -> PathBuf {
+    Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())
+}
+
+/// Gives the file one more name, in the place of what has that name now.
+fn link(file: &Path, name: &Path) -> io::Result<()> {
     let random = RandomState::new().build_hasher().finish();
-    Ok(folder.join(format!(".{:08x}", random & 0xffff_ffff)))
+    let aside = name.with_file_name(format!(".{:08x}", random & 0xffff_ffff));
+    fs::hard_link(file, &aside)?;
+    fs::rename(&aside, name).inspect_err(|_| drop(fs::remove_file(&aside))) // the first error is the one to tell
+}
+
+/// The second name of a socket's file: the same each time, so that what a killed master leaves is found.
+fn spare_of(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut spare = std::ffi::OsString::from(".");
+    spare.push(name);
+    spare.push(".spare");
+    Ok(path.with_file_name(spare))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Refuses a path that is somebody's file or a socket that somebody listens on.
@@ -75,11 +186,11 @@ fn check_free(path: &Path) -> io::Result<()> {
         found => found?,
     };
     if !metadata.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+        return Err(not_a_socket());
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     probe.set_nonblocking(true)?;
-    match probe.connect(&SockAddr::unix(path)?) {
+    match probe.connect(PathAddress::of(path)?.address()) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // Connected, or its queue is full: somebody is there.
@@ -87,6 +198,10 @@ fn check_free(path: &Path) -> io::Result<()> {
             Err(io::Error::new(io::ErrorKind::AddrInUse, "address in use: another process listens there"))
         }
     }
+}
+
+fn not_a_socket() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket")
 }
 
 impl SocketFile {
@@ -99,16 +214,21 @@ impl SocketFile {
     pub(crate) fn begin_removal(&self) {
         drop(self.place.clone().map(Place::remove_aside));
     }
+
+    /// Where it is, and the news by which the loop hears of it.
+    pub(crate) fn watched(&self) -> Option<(WatchId, &Arc<Place>)> {
+        Some((self.watch?, self.place.as_ref()?))
+    }
 }
 
 /// Removes files, all at a time, and waits for it; never for long.
 pub(crate) fn remove_all(files: impl IntoIterator<Item = SocketFile>) {
     let places = files.into_iter().filter_map(|mut file| file.place.take());
-    let removals: Vec<(PathBuf, Receiver<Removed>)> =
+    let removals: Vec<(PathBuf, Receiver<Gone>)> =
         places.map(|place| (place.path.clone(), place.remove_aside())).collect();
     let until = Instant::now() + REMOVAL;
-    for (path, removed) in removals {
-        if removed.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
+    for (path, gone) in removals {
+        if gone.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
             journal::warn!(
                 "{}: its file system does not answer, the socket may be left there",
                 path.display()
@@ -117,30 +237,75 @@ pub(crate) fn remove_all(files: impl IntoIterator<Item = SocketFile>) {
     }
 }
 
-struct Removed;
+/// The file has been removed, as far as it could be.
+struct Gone;
 
 impl Place {
-    fn remove_aside(self) -> Receiver<Removed> {
-        let (done, removed) = channel();
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Looks whether clients still find the socket, and links it back if they do not. May sleep in the kernel.
+    pub(crate) fn look(&self) -> Found {
+        let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        match *stage {
+            Stage::Removed => Found::AsItWas,
+            Stage::InUse => self.mend().unwrap_or_else(Found::Failed),
+        }
+    }
+
+    fn mend(&self) -> io::Result<Found> {
+        let spare = self.spare.as_deref();
+        if self.is_ours(&self.path)? {
+            // The spare one may be the one that is gone.
+            if let Some(spare) = spare
+                && !self.is_ours(spare)?
+            {
+                link(&self.path, spare)?;
+            }
+            return Ok(Found::AsItWas);
+        }
+        if let Err(theirs) = check_free(&self.path) {
+            return Ok(Found::Replaced(theirs));
+        }
+        match spare {
+            Some(spare) if self.is_ours(spare)? => link(spare, &self.path).map(|()| Found::LinkedBack),
+            Some(_) | None => Ok(Found::Lost),
+        }
+    }
+
+    fn is_ours(&self, path: &Path) -> io::Result<bool> {
+        match fs::symlink_metadata(path) {
+            Ok(there) => Ok((there.dev(), there.ino()) == self.inode),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remove_aside(self: Arc<Self>) -> Receiver<Gone> {
+        let (done, gone) = channel();
         // Where no thread can be had the file stays; the next bind replaces it.
         drop(offload::start(move || {
             self.remove();
-            drop(done.send(Removed)); // nobody may be waiting
+            drop(done.send(Gone)); // nobody may be waiting
         }));
-        removed
+        gone
     }
 
     fn remove(&self) {
-        let there = fs::symlink_metadata(&self.path);
-        if there.is_ok_and(|there| (there.dev(), there.ino()) == self.inode) {
-            drop(fs::remove_file(&self.path)); // nobody is left to tell; the next bind replaces a stale one
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        *stage = Stage::Removed;
+        for name in [Some(&self.path), self.spare.as_ref()].into_iter().flatten() {
+            if self.is_ours(name).unwrap_or(false) {
+                drop(fs::remove_file(name)); // nobody is left to tell; the next bind replaces a stale one
+            }
         }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        remove_all(self.place.take().map(|place| SocketFile { place: Some(place) }));
+        remove_all(self.place.take().map(|place| SocketFile { place: Some(place), watch: None }));
     }
 }
 
@@ -156,16 +321,31 @@ mod tests {
         folder
     }
 
+    const MINE: Access = Access { mode: Mode::Exactly(0o600), uid: None, gid: None };
+
+    fn bind_plain(path: &Path) -> io::Result<(Socket, SocketFile)> {
+        bind(path, Access::default(), 8, None)
+    }
+
+    /// What lies in the folder of a file.
+    fn names(path: &Path) -> Vec<String> {
+        let entries = fs::read_dir(path.parent().unwrap()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     #[test]
     fn replaces_a_stale_socket_and_removes_its_own() {
         let path = folder("stale").join("s.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let (_socket, file) = bind(&path, Some(0o600), 8).unwrap();
+        let (_socket, file) = bind(&path, MINE, 8, None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         UnixStream::connect(&path).unwrap();
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        assert_eq!(names(&path), [".s.sock.spare", "s.sock"]);
         drop(file);
-        assert!(!path.exists());
+        assert!(names(&path).is_empty());
     }
 
     #[test]
@@ -173,21 +353,78 @@ mod tests {
         let folder = folder("live");
         let live = folder.join("live.sock");
         let _listener = UnixListener::bind(&live).unwrap();
-        assert_eq!(bind(&live, None, 8).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind_plain(&live).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let file = folder.join("file");
         fs::write(&file, "precious").unwrap();
-        assert!(bind(&file, None, 8).is_err());
+        assert!(bind_plain(&file).is_err());
         assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
     }
 
     #[test]
     fn a_successor_keeps_its_socket() {
         let path = folder("successor").join("s.sock");
-        let (socket, file) = bind(&path, None, 8).unwrap();
+        let (socket, file) = bind_plain(&path).unwrap();
         drop(socket); // shutting down: nobody listens, the file is still there
-        let (_next, next_file) = bind(&path, None, 8).unwrap();
+        let (_next, next_file) = bind_plain(&path).unwrap();
         drop(file);
         UnixStream::connect(&path).expect("the first one's end left the second one's file");
         drop(next_file);
+    }
+
+    #[test]
+    fn a_name_that_is_gone_comes_back() {
+        let path = folder("gone").join("s.sock");
+        let spare = path.with_file_name(".s.sock.spare");
+        let (_socket, file) = bind_plain(&path).unwrap();
+        let place = Arc::clone(file.place.as_ref().unwrap());
+        assert!(matches!(place.look(), Found::AsItWas));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(place.look(), Found::LinkedBack));
+        UnixStream::connect(&path).expect("the same socket");
+        fs::remove_file(&spare).unwrap();
+        assert!(matches!(place.look(), Found::AsItWas) && spare.exists());
+        fs::remove_file(&path).unwrap();
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(matches!(place.look(), Found::LinkedBack), "a dead socket gives way");
+        UnixStream::connect(&path).expect("the same socket");
+        fs::remove_file(&path).unwrap();
+        let _live = UnixListener::bind(&path).unwrap();
+        assert!(matches!(place.look(), Found::Replaced(_)), "a live one does not");
+        fs::remove_file(&path).unwrap();
+        fs::remove_file(&spare).unwrap();
+        assert!(matches!(place.look(), Found::Lost));
+        drop(file);
+        assert!(matches!(place.look(), Found::AsItWas), "nothing comes back after the end");
+        assert!(names(&path).is_empty());
+    }
+
+    /// `sun_path` ends after 107 bytes; the names beside the socket's own are longer, and so may its folder be.
+    #[test]
+    fn paths_of_any_length() {
+        let short = folder("long");
+        let fits = |bytes: usize| short.join("x".repeat(bytes - short.as_os_str().len() - 1));
+        let long = short.join("y".repeat(100));
+        fs::create_dir(&long).unwrap();
+        for path in [fits(107), fits(106), long.join("a.sock")] {
+            let (_socket, file) = bind_plain(&path).unwrap();
+            assert_eq!(bind_plain(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse, "a live one");
+            let address = PathAddress::of(&path).unwrap();
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.connect(address.address()).unwrap();
+            drop(file);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn bits_beside_those_of_the_umask() {
+        let path = folder("bits").join("s.sock");
+        let umask = {
+            let (_socket, _file) = bind_plain(&path).unwrap();
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777
+        };
+        let access = Access { mode: Mode::AtLeast(0o222), ..Access::default() };
+        let (_socket, _file) = bind(&path, access, 8, None).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, umask | 0o222);
     }
 }

@@ -11,15 +11,16 @@ use mio::{Poll, Waker};
 
 use super::guard::Watch;
 use super::listen::Binds;
-use super::listener::{Listeners, Privilege};
+use super::listener::{self, Listeners, Privilege};
 use super::pidfile::PidFile;
 use super::sampler::Sampler;
 use super::signals::{ExitSource, Signals};
+use super::socketwatch::{self, SocketWatch};
 use super::spawn::Launcher;
 use super::token::Source;
 use super::{BUFFER, Master, Role};
 use crate::api;
-use crate::config::{Config, DEFAULT_WORKER_TIMEOUT};
+use crate::config::{Config, DEFAULT_WORKER_TIMEOUT, ListenerConfig};
 use crate::dispatch::{Audience, Dispatch};
 use crate::error::{Error, Result};
 use crate::handle::{Command, Handle, Word};
@@ -27,6 +28,7 @@ use crate::journal;
 use crate::peers::Peers;
 use crate::status::{ListenerStatus, Status};
 use crate::supervisor::{Ending, Moment, Policy, Requests, Sockets, Supervisor};
+use crate::sys::inotify::Inotify;
 use crate::sys::process::has_pidfd;
 use crate::sys::spawn::Spawner;
 
@@ -46,7 +48,15 @@ pub fn own_process() {
 /// Looks for everything that a worker is started with (program, user, group, directory), and starts nothing.
 pub fn check(config: &Config) -> Result<()> {
     Launcher::new(config)?;
+    config.listeners.iter().try_for_each(check_owner)?;
     config.api_token().map(drop)
+}
+
+fn check_owner(listener: &ListenerConfig) -> Result<()> {
+    let found = listener::access(listener).map(drop);
+    found.map_err(|error| {
+        Error::start(format_args!("listener {} at {}", listener.name, listener.address), error)
+    })
 }
 
 fn own_role() -> Role {
@@ -74,6 +84,7 @@ pub(crate) struct Foundation {
     poll: Poll,
     api: Option<api::Bound>,
     listeners: Listeners,
+    news: Option<Arc<Inotify>>,
     launcher: Launcher,
     pid_file: Option<PidFile>,
     signals: Arc<Signals>,
@@ -95,8 +106,10 @@ impl Foundation {
         let launcher = Launcher::new(&config)?;
         let pid_file = config.pid_file.as_deref().map(PidFile::take).transpose()?;
         let privilege = if launcher.changes_user() { Privilege::Less } else { Privilege::Same };
-        let listeners = Listeners::bind(&config.listeners, config.workers, privilege)?;
-        let api = config.api.as_ref().map(api::Bound::bind).transpose()?;
+        let news = socketwatch::news();
+        let mut listeners = Listeners::bind(&config.listeners, config.workers, privilege, news.as_deref())?;
+        let api = config.api.as_ref().map(|config| api::Bound::bind(config, news.as_deref())).transpose()?;
+        listeners.api_file = api.as_ref().and_then(api::Bound::watched_file);
         let poll = Poll::new().map_err(|error| Error::start("the event loop", error))?;
         let waker = Waker::new(poll.registry(), Source::Commands.token())
             .map_err(|error| Error::start("the event loop", error))?;
@@ -121,6 +134,7 @@ impl Foundation {
             poll,
             api,
             listeners,
+            news,
             launcher,
             pid_file,
             signals,
@@ -137,6 +151,7 @@ impl Foundation {
         let with_pidfd = self.signals.exits() == ExitSource::Pidfds;
         let spawner = Spawner::new(with_pidfd).map_err(|error| Error::start("spawning", error))?;
         let binds = Binds::new(Arc::clone(&self.waker));
+        let sockets = self.news.map(|news| SocketWatch::new(news, Arc::clone(&self.waker)));
         let dispatch = Dispatch::start(Arc::clone(&self.audience), self.waker)
             .map_err(|error| Error::start("the thread of message listeners", error))?;
         let registry = self.poll.registry().try_clone().map(Arc::new);
@@ -159,6 +174,7 @@ impl Foundation {
             listeners: self.listeners,
             binds,
             guard: Watch::Unneeded,
+            sockets,
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             calls: BTreeSet::new(),
@@ -179,6 +195,7 @@ impl Foundation {
         master
             .watch(Source::Signals, master.signals.pipe().as_fd())
             .map_err(|error| Error::start("signals", error))?;
+        master.watch_sockets().map_err(|error| Error::start("the files of sockets", error))?;
         let (ending, waiting) = master.run();
         serving.as_mut().map(api::Serving::close);
         drop(self.pid_file);

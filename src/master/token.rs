@@ -15,6 +15,8 @@ pub(super) enum Source {
     Commands,
     /// The guard has hung up.
     Guard,
+    /// Something happened to the file of a socket.
+    Files,
     /// The worker's process has ended.
     Exit(WorkerId),
     /// The worker's channel can be read or written.
@@ -36,6 +38,7 @@ impl Source {
             Source::Signals => 0,
             Source::Commands => 1,
             Source::Guard => 2,
+            Source::Files => 3,
             Source::Exit(worker) => of(worker, 0),
             Source::Channel(worker) => of(worker, 1),
             Source::Notify(worker) => of(worker, 2),
@@ -47,7 +50,7 @@ impl Source {
     /// Whether this is one of the worker's sources.
     pub(super) fn is_of(self, worker: WorkerId) -> bool {
         match self {
-            Source::Signals | Source::Commands | Source::Guard => false,
+            Source::Signals | Source::Commands | Source::Guard | Source::Files => false,
             Source::Exit(of) | Source::Channel(of) | Source::Notify(of) | Source::Output(of, _) => {
                 of == worker
             }
@@ -60,6 +63,7 @@ impl Source {
             (0, 0) => Some(Source::Signals),
             (0, 1) => Some(Source::Commands),
             (0, 2) => Some(Source::Guard),
+            (0, 3) => Some(Source::Files),
             (0, _) => None,
             (_, 0) => Some(Source::Exit(worker)),
             (_, 1) => Some(Source::Channel(worker)),
@@ -77,14 +81,15 @@ mod tests {
 
     #[test]
     fn tokens_name_their_source_and_no_other() {
-        let sources =
-            [Source::Signals, Source::Commands, Source::Guard].into_iter().chain((1..5).flat_map(|id| {
+        let sources = [Source::Signals, Source::Commands, Source::Guard, Source::Files].into_iter().chain(
+            (1..5).flat_map(|id| {
                 let worker = WorkerId(id);
                 let output = [Stream::Stdout, Stream::Stderr].map(|stream| Source::Output(worker, stream));
                 [Source::Exit(worker), Source::Channel(worker), Source::Notify(worker)]
                     .into_iter()
                     .chain(output)
-            }));
+            }),
+        );
         let mut seen = Vec::new();
         for source in sources {
             assert_eq!(Source::from_token(source.token()), Some(source));

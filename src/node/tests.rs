@@ -104,6 +104,10 @@ fn every_form_of_address() {
         (r#""index":0,"address":"::","port":53,"addressType":"udp6""#, at(0, &["udp:[::]:53"])),
         (r#""index":0,"address":"/run/a.sock","port":-1,"addressType":-1"#, at(0, &["unix:/run/a.sock"])),
         (r#""index":0,"address":"a.sock","port":-1,"addressType":-1"#, at(0, &["unix:a.sock"])),
+        (r#""index":0,"address":"\u0000app","port":-1,"addressType":-1"#, at(0, &["unix:@app"])),
+        (r#""index":0,"address":"/srv/\u0000app","port":-1,"addressType":-1"#, at(0, &["unix:@app"])),
+        (r#""index":0,"address":"/srv/a\u0000pp","port":-1,"addressType":-1"#, Err(libc::EINVAL)),
+        (r#""index":0,"address":"/srv/\u0000","port":-1,"addressType":-1"#, Err(libc::EINVAL)),
         (r#""index":0,"address":null,"port":null,"addressType":null,"fd":3"#, Ok(Target::Descriptor(3))),
         (r#""index":0,"address":null,"port":-1,"addressType":-1"#, Err(libc::EINVAL)),
         (r#""index":0,"address":"localhost","port":1,"addressType":4"#, Err(libc::EINVAL)),
@@ -119,7 +123,17 @@ fn keys_and_options_are_those_of_node() {
     let asked =
         query(r#""index":1,"data":{"ticketKeys":"00"},"address":"::","port":80,"addressType":6,"flags":1"#);
     assert_eq!(asked.key, ":::80:6:null:1");
-    assert_eq!(asked.options, Options { only_ipv6: true, reuse_address: false });
+    assert_eq!(asked.options, Options { only_ipv6: true, ..Options::default() });
+    let table = [
+        (r#""backlog":511,"readableAll":true,"writableAll":true"#, (0o666, Some(511))),
+        (r#""backlog":0,"readableAll":true,"writableAll":false"#, (0o444, None)),
+        (r#""backlog":99999999999,"writableAll":true"#, (0o222, Some(i32::MAX.unsigned_abs()))),
+        (r#""backlog":-1,"readableAll":"yes""#, (0, None)),
+    ];
+    for (rest, expected) in table {
+        let options = query(&format!(r#""address":"/a","addressType":-1,{rest}"#)).options;
+        assert_eq!((options.mode, options.backlog), expected, "{rest}");
+    }
     assert_eq!(asked.data, json!({ "ticketKeys": "00" }));
     let relative = query(r#""index":0,"address":"a.sock","port":-1,"addressType":-1"#);
     let Ok(Target::Addresses { candidates, .. }) = relative.resolved(Path::new("/srv")).target else {

@@ -59,8 +59,8 @@ impl<K: Clone + PartialEq, W> Jobs<K, W> {
         Ok(())
     }
 
-    /// The next piece that may run, which from now on does.
-    pub(crate) fn start(&mut self) -> Option<K> {
+    /// The next piece that may run, which from now on does; and what its first asker came with.
+    pub(crate) fn start(&mut self) -> Option<(K, &W)> {
         let running: Vec<WorkerId> = self.open.iter().filter_map(Job::runs_for).collect();
         if running.len() >= RUNNING {
             return None;
@@ -70,7 +70,7 @@ impl<K: Clone + PartialEq, W> Jobs<K, W> {
         queued.find_map(|job| {
             let worker = job.waiting.iter().map(|waiting| waiting.worker).find(|worker| has_turn(*worker))?;
             job.stage = Stage::Running(worker);
-            Some(job.key.clone())
+            Some((job.key.clone(), &job.waiting.first()?.what))
         })
     }
 

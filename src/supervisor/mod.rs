@@ -17,6 +17,7 @@ mod guard;
 mod ids;
 mod jobs;
 mod life;
+mod looks;
 mod notice;
 mod recycle;
 mod requests;
@@ -44,6 +45,7 @@ pub(crate) use drain::Sockets;
 pub(crate) use event::{Event, ExitStatus, FailureKind, Order, Origin, Scale, SpawnFailure};
 pub(crate) use ids::{Generation, Headcount, Moment, RequestNumber, RestartId, Ticket, WorkerId};
 pub(crate) use jobs::Jobs;
+pub(crate) use looks::{Looks, Use as LookUse};
 pub(crate) use notice::{Notice, Severity};
 pub(crate) use requests::{Hearing, Requests};
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub(crate) mod diagnosis;
 pub(crate) mod exit;
 pub(crate) mod guard;
 pub(crate) mod inherit;
+pub(crate) mod inotify;
 pub(crate) mod interrupt;
 pub(crate) mod poll;
 pub(crate) mod process;

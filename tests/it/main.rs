@@ -55,6 +55,8 @@ mod signals;
 mod signals_given_back;
 mod silenced;
 mod slots;
+mod socket_addresses;
+mod socket_files;
 mod sockets;
 mod trial;
 mod verdicts;

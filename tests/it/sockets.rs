@@ -112,8 +112,10 @@ fn a_unix_socket_that_another_has_replaced_stays() {
     settings["listen"] = json!("unix:app.sock");
     let master = Master::run(&scene, &settings);
     master.wait_one_ready();
-    std::fs::remove_file(scene.path("app.sock")).expect("there");
-    let _another = UnixListener::bind(scene.path("app.sock")).expect("bound");
+    let _another = UnixListener::bind(scene.path("another.sock")).expect("bound");
+    std::fs::rename(scene.path("another.sock"), scene.path("app.sock")).expect("there");
+    let line = master.wait_log("no longer leads to the cluster's socket");
+    assert!(line.contains("app.sock") && line.contains("another process listens there"), "{line}");
     master.stop(&scene);
     UnixStream::connect(scene.path("app.sock")).expect("it is the other's, and still there");
 }

@@ -6,6 +6,7 @@ mod guard;
 mod harness;
 mod jobs;
 mod leaving;
+mod looks;
 mod patience;
 mod readiness;
 mod recycle;

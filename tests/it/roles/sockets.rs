@@ -3,7 +3,8 @@
 use std::io::{BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
@@ -170,6 +171,10 @@ pub(super) fn activate() -> i32 {
 }
 
 fn bind(address: &str) -> OwnedFd {
+    if let Some(name) = address.strip_prefix("unix:@") {
+        let name = SocketAddr::from_abstract_name(name).expect("a name");
+        return UnixListener::bind_addr(&name).expect("bound").into();
+    }
     if let Some(path) = address.strip_prefix("unix:") {
         return UnixListener::bind(path).expect("bound").into();
     }
