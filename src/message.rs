@@ -4,8 +4,10 @@
 //! [`Framer::push`] with what came, then [`Framer::next_line`] until that is `None`, then parses each line.
 
 mod envelope;
+mod fields;
 mod framer;
 mod log_line;
+mod mend;
 #[cfg(any(test, fuzzing))]
 #[cfg_attr(not(fuzzing), allow(unreachable_pub))]
 pub mod property;
@@ -13,28 +15,43 @@ mod user;
 
 use std::fmt;
 
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+
+pub(crate) use self::fields::{field, number, text};
 
 pub(crate) use self::framer::{Framer, Line, MAX_LINE};
 #[cfg(feature = "logger")]
 pub(crate) use self::log_line::encode as encode_record;
 pub(crate) use self::log_line::{LONGEST_MESSAGE, LogLine, Pairs};
 pub use self::user::Message;
+use self::user::glimpse;
 pub(crate) use self::user::{Outgoing, failure_line, reply_line};
 
 /// Why a line was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Garbage(String);
+pub(crate) struct Garbage {
+    reason: String,
+    /// Its `cmd` and the number of its request, as far as they could be made out: somebody may wait for this line.
+    pub(crate) cmd: Option<String>,
+    pub(crate) request: Option<u64>,
+}
 
 impl Garbage {
     pub(crate) fn new(reason: impl Into<String>) -> Self {
-        Garbage(reason.into())
+        Garbage { reason: reason.into(), cmd: None, request: None }
+    }
+
+    /// With what can be seen of the line, or of its beginning.
+    pub(crate) fn seen(line: &[u8], reason: impl Into<String>) -> Self {
+        let (cmd, request) = glimpse(line);
+        Garbage { reason: reason.into(), cmd, request }
     }
 }
 
 impl fmt::Display for Garbage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.reason)
     }
 }
 
@@ -89,17 +106,17 @@ impl FromWorker {
         if cmd == "PROTEUS_LOG" {
             return LogLine::parse(message.line()).map(FromWorker::Log);
         }
-        let value = message.value();
+        let line = message.line();
         Ok(match cmd {
             "PROTEUS_HELLO" => FromWorker::Hello,
             "PROTEUS_READY" => FromWorker::Ready,
             "PROTEUS_ALIVE" => FromWorker::Alive,
             "PROTEUS_RESTART_ME" => FromWorker::RestartMe,
-            "PROTEUS_LISTEN" => FromWorker::Listen { address: text(value, cmd, "address")? },
-            "PROTEUS_FAILED" => FromWorker::Failed { reason: text(value, cmd, "reason")? },
-            "PROTEUS_ANSWERS" => FromWorker::Answers { to: text(value, cmd, "to")? },
-            "PROTEUS_PANICKED" => FromWorker::Panicked { text: text(value, cmd, "text")? },
-            "PROTEUS_LOG_DROPPED" => FromWorker::LogDropped { count: number(value, cmd, "count")? },
+            "PROTEUS_LISTEN" => FromWorker::Listen { address: said(line, cmd, "address")? },
+            "PROTEUS_FAILED" => FromWorker::Failed { reason: said(line, cmd, "reason")? },
+            "PROTEUS_ANSWERS" => FromWorker::Answers { to: said(line, cmd, "to")? },
+            "PROTEUS_PANICKED" => FromWorker::Panicked { text: said(line, cmd, "text")? },
+            "PROTEUS_LOG_DROPPED" => FromWorker::LogDropped { count: counted(line, cmd, "count")? },
             other => FromWorker::Reserved(other.to_owned()),
         })
     }
@@ -147,14 +164,14 @@ impl ToWorker {
         let Some(cmd) = message.cmd().filter(|cmd| is_reserved(cmd)) else {
             return Ok(ToWorker::User(message));
         };
-        let value = message.value();
+        let line = message.line();
         Ok(match cmd {
             "PROTEUS_DISCONNECT" => ToWorker::Disconnect,
             "PROTEUS_LISTENING" => ToWorker::Listening {
-                address: text(value, cmd, "address")?,
-                outcome: match value.get("fd") {
-                    Some(Value::Bool(true)) => Ok(()),
-                    _ => Err(text(value, cmd, "error")?),
+                address: said(line, cmd, "address")?,
+                outcome: match field(line, "fd").map(RawValue::get) {
+                    Some("true") => Ok(()),
+                    _ => Err(said(line, cmd, "error")?),
                 },
             },
             other => ToWorker::Reserved(other.to_owned()),
@@ -182,13 +199,12 @@ pub(crate) fn is_reserved(cmd: &str) -> bool {
     cmd.starts_with("PROTEUS_") || cmd.starts_with("NODE_")
 }
 
-fn number(value: &Value, cmd: &str, key: &str) -> Result<u64, Garbage> {
-    value.get(key).and_then(Value::as_u64).ok_or_else(|| Garbage(format!("{cmd} without the number {key:?}")))
+fn counted(line: &[u8], cmd: &str, key: &str) -> Result<u64, Garbage> {
+    field(line, key).and_then(number).ok_or_else(|| Garbage::new(format!("{cmd} without the number {key:?}")))
 }
 
-fn text(value: &Value, cmd: &str, key: &str) -> Result<String, Garbage> {
-    let found = value.get(key).and_then(Value::as_str);
-    found.map(str::to_owned).ok_or_else(|| Garbage(format!("{cmd} without the text {key:?}")))
+fn said(line: &[u8], cmd: &str, key: &str) -> Result<String, Garbage> {
+    field(line, key).and_then(text).ok_or_else(|| Garbage::new(format!("{cmd} without the text {key:?}")))
 }
 
 fn line(value: &Value) -> Vec<u8> {

@@ -8,17 +8,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::account::cut;
 use crate::config::{ListenAddress, UNIX_PATH_BYTES};
-use crate::message::{FromWorker, Garbage, Message};
+use crate::message::{self, FromWorker, Garbage, Message, number};
 
 /// Flags of `queryServer`, as Node's libuv numbers them.
 const ONLY_IPV6: u64 = 1;
 const REUSE_ADDRESS: u64 = 4;
 
-/// The longest key of a listener, many times what any address takes: it is kept, and sent back.
+/// The longest that a query may be, many times what any address takes: its key and its data are kept.
 const LONGEST_KEY: usize = 1 << 10;
 
 /// What a handle takes beside its key while it waits.
@@ -102,7 +103,7 @@ pub(crate) enum HandleKind {
 pub(crate) fn parse(line: impl Into<Vec<u8>>) -> Result<Heard, Garbage> {
     let message = Message::parse(line.into())?;
     if let Some(cmd) = message.cmd().filter(|cmd| cmd.starts_with("NODE_")) {
-        return internal(cmd, message.value());
+        return internal(cmd, &Wire::read(message.line())?);
     }
     Ok(Heard::Line(match FromWorker::of(message)? {
         // Node would keep the descriptor of the answer for a handle that never comes.
@@ -111,26 +112,88 @@ pub(crate) fn parse(line: impl Into<Vec<u8>>) -> Result<Heard, Garbage> {
     }))
 }
 
-fn internal(cmd: &str, value: &Value) -> Result<Heard, Garbage> {
-    let heard = match (cmd, value["act"].as_str()) {
-        ("NODE_CLUSTER", Some("queryServer")) => FromNode::Query(Query::parse(value)?),
+/// A line of Node's own, each part as it stands there: only short ones are read, since a short text can be many
+/// values.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire<'a> {
+    #[serde(default, borrow)]
+    act: Raw<'a>,
+    #[serde(default, borrow)]
+    seq: Raw<'a>,
+    #[serde(default, borrow)]
+    key: Raw<'a>,
+    #[serde(default, borrow)]
+    address: Raw<'a>,
+    #[serde(default, borrow)]
+    port: Raw<'a>,
+    #[serde(default, borrow)]
+    address_type: Raw<'a>,
+    #[serde(default, borrow)]
+    fd: Raw<'a>,
+    #[serde(default, borrow)]
+    index: Raw<'a>,
+    #[serde(default, borrow)]
+    flags: Raw<'a>,
+    #[serde(default, borrow)]
+    readable_all: Raw<'a>,
+    #[serde(default, borrow)]
+    writable_all: Raw<'a>,
+    #[serde(default, borrow)]
+    backlog: Raw<'a>,
+    #[serde(default, borrow)]
+    data: Raw<'a>,
+    #[serde(default, borrow)]
+    msg: Raw<'a>,
+}
+
+type Raw<'a> = Option<&'a RawValue>;
+
+impl<'a> Wire<'a> {
+    fn read(line: &'a [u8]) -> Result<Self, Garbage> {
+        serde_json::from_slice(line).map_err(|error| Garbage::new(format!("a line of Node's own: {error}")))
+    }
+
+    /// `readableAll` and `writableAll`.
+    fn mode(&self) -> u32 {
+        let bits = |part: Raw<'_>, bits| if part.map(RawValue::get) == Some("true") { bits } else { 0 };
+        bits(self.readable_all, 0o444) | bits(self.writable_all, 0o222)
+    }
+
+    /// Whether something is longer than it ever is.
+    fn is_overlong(&self) -> bool {
+        let parts = [self.address, self.port, self.address_type, self.fd, self.index, self.flags, self.data];
+        parts.into_iter().flatten().map(|part| part.get().len()).sum::<usize>() > LONGEST_KEY
+    }
+}
+
+/// What a short part says; a long one says nothing.
+fn value(part: Raw<'_>) -> Value {
+    let short = part.filter(|part| part.get().len() <= LONGEST_KEY);
+    short.and_then(|part| serde_json::from_str(part.get()).ok()).unwrap_or_default()
+}
+
+fn internal(cmd: &str, wire: &Wire<'_>) -> Result<Heard, Garbage> {
+    let heard = match (cmd, value(wire.act).as_str()) {
+        ("NODE_CLUSTER", Some("queryServer")) => FromNode::Query(Query::parse(wire)?),
         ("NODE_CLUSTER", Some("listening")) => return Ok(Heard::Line(FromWorker::Ready)),
-        ("NODE_CLUSTER", Some("close")) => FromNode::Closed { key: text(&value["key"]) },
+        ("NODE_CLUSTER", Some("close")) => FromNode::Closed { key: text(&value(wire.key)) },
         // Node 6 and older call it suicide.
         ("NODE_CLUSTER", Some("exitedAfterDisconnect" | "suicide")) => {
-            FromNode::Leaving { seq: seq_of(value)? }
+            FromNode::Leaving { seq: seq_of(wire)? }
         }
         ("NODE_HANDLE_ACK", _) => FromNode::Arrived,
         ("NODE_HANDLE_NACK", _) => FromNode::Lost,
-        ("NODE_HANDLE", _) => FromNode::Gift(user_message(&value["msg"])?),
+        ("NODE_HANDLE", _) => FromNode::Gift(user_message(wire.msg)?),
         (_, _) => FromNode::Internal,
     };
     Ok(Heard::Node(heard))
 }
 
 /// The message that a handle came with, unless it is one of Node's own.
-fn user_message(value: &Value) -> Result<Option<Message>, Garbage> {
-    let message = Message::parse(value.to_string().into_bytes())?;
+fn user_message(message: Raw<'_>) -> Result<Option<Message>, Garbage> {
+    let line = message.map_or("null", RawValue::get);
+    let message = Message::parse(line.as_bytes().to_vec())?;
     let is_user = matches!(FromWorker::of(message.clone())?, FromWorker::User(_));
     Ok(is_user.then_some(message))
 }
@@ -140,8 +203,8 @@ pub(crate) fn says_ready(message: &Message) -> bool {
     message.is_text("ready")
 }
 
-fn seq_of(value: &Value) -> Result<u64, Garbage> {
-    value["seq"].as_u64().ok_or_else(|| Garbage::new("NODE_CLUSTER without the number \"seq\""))
+fn seq_of(wire: &Wire<'_>) -> Result<u64, Garbage> {
+    wire.seq.and_then(number).ok_or_else(|| Garbage::new("NODE_CLUSTER without the number \"seq\""))
 }
 
 /// As JavaScript writes it into a key.
@@ -150,50 +213,42 @@ fn text(value: &Value) -> String {
 }
 
 impl Query {
-    fn parse(value: &Value) -> Result<Self, Garbage> {
-        let part = |name: &str| text(&value[name]);
-        let parts = ["address", "port", "addressType", "fd", "index"].map(part);
-        let flags = value["flags"].as_u64().unwrap_or(0);
-        let mut key = parts.join(":");
-        let target = if key.len() > LONGEST_KEY { Err(libc::EINVAL) } else { Target::parse(value) };
-        cut(&mut key, LONGEST_KEY);
+    fn parse(wire: &Wire<'_>) -> Result<Self, Garbage> {
+        let parts = [wire.address, wire.port, wire.address_type, wire.fd, wire.index];
+        let key = parts.map(|part| text(&value(part))).join(":");
+        let flags = wire.flags.and_then(number).unwrap_or(0);
+        let target = if wire.is_overlong() { Err(libc::EINVAL) } else { Target::parse(wire) };
         Ok(Query {
-            seq: seq_of(value)?,
+            seq: seq_of(wire)?,
             key,
             target,
             options: Options {
                 only_ipv6: flags & ONLY_IPV6 != 0,
                 reuse_address: flags & REUSE_ADDRESS != 0,
-                mode: mode_of(value),
-                backlog: backlog_of(&value["backlog"]),
+                mode: wire.mode(),
+                backlog: wire.backlog.and_then(number).and_then(backlog_of),
             },
-            data: value["data"].clone(),
+            data: value(wire.data),
         })
     }
 }
 
-/// `readableAll` and `writableAll`.
-fn mode_of(value: &Value) -> u32 {
-    let bits = |name: &str, bits| if value[name] == true { bits } else { 0 };
-    bits("readableAll", 0o444) | bits("writableAll", 0o222)
-}
-
 /// None and 0 mean the same to Node.
-fn backlog_of(value: &Value) -> Option<u32> {
-    let connections = value.as_u64().filter(|connections| *connections > 0)?;
-    Some(u32::try_from(connections).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs()))
+fn backlog_of(connections: u64) -> Option<u32> {
+    let most = u32::try_from(connections).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs());
+    (connections > 0).then_some(most)
 }
 
 impl Target {
-    fn parse(value: &Value) -> Result<Self, i32> {
-        if let Some(fd) = value["fd"].as_u64() {
+    fn parse(wire: &Wire<'_>) -> Result<Self, i32> {
+        if let Some(fd) = wire.fd.and_then(number) {
             return usize::try_from(fd).map(Target::Descriptor).map_err(|_| libc::EINVAL);
         }
-        let index = value["index"].as_u64().unwrap_or(0);
-        let address = value["address"].as_str().filter(|address| !address.is_empty());
-        let port = || value["port"].as_u64().unwrap_or(0).try_into().map_err(|_| libc::EINVAL);
-        let (kind, address_type) = kind_of(&value["addressType"]);
-        let candidates = match (address_type, address) {
+        let index = wire.index.and_then(number).unwrap_or(0);
+        let address = wire.address.and_then(message::text).filter(|address| !address.is_empty());
+        let port = || wire.port.and_then(number).unwrap_or(0).try_into().map_err(|_| libc::EINVAL);
+        let (kind, address_type) = kind_of(&value(wire.address_type));
+        let candidates = match (address_type, address.as_deref()) {
             (AddressType::Path, Some(path)) => vec![unix(path)?],
             (AddressType::Path, None) => return Err(libc::EINVAL),
             (AddressType::Ip, Some(text)) => vec![kind(ip(text, port()?).ok_or(libc::EINVAL)?)],

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::asked::Asked;
 use super::routes::{Answer, Page, json, text};
@@ -11,6 +11,8 @@ use crate::config::LONGEST_WORKER_TIMEOUT;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::journal;
+use crate::journal::escape;
+use crate::message::{Message, field};
 
 /// `/send`: to every worker.
 pub(super) fn send(asked: &Asked) -> Answer {
@@ -33,19 +35,20 @@ pub(super) fn sync_send(asked: &Asked) -> Answer {
         Ok(message) => message,
         Err(page) => return page.into(),
     };
-    if message.get("cmd").and_then(Value::as_str).is_none_or(str::is_empty) {
+    if message.cmd().is_none_or(str::is_empty) {
         return send_without_cmd(asked.handle, &message).into();
     }
-    let (handle, timeout) = (asked.handle.clone(), timeout(&message, asked.handle.worker_timeout()));
+    let asked_for = field(message.line(), "timeout");
+    let (handle, timeout) = (asked.handle.clone(), timeout(asked_for, asked.handle.worker_timeout()));
     let call = asked.by.call;
     Answer::Later(Box::new(move || gather(&handle, handle.request_for(call, message, timeout))))
 }
 
 /// Nobody could say what is the reply to it: it is enough that the workers get it.
-fn send_without_cmd(handle: &Handle, message: &Value) -> Page {
+fn send_without_cmd(handle: &Handle, message: &Message) -> Page {
     match handle.send_to_all(message) {
         Ok(0) if is_shutting_down(handle) => shutting_down(),
-        Ok(workers) => array(vec!["OK".into(); workers]),
+        Ok(workers) => array(&vec!["\"OK\""; workers]),
         Err(error) => refusal(&error),
     }
 }
@@ -63,29 +66,34 @@ fn gather(handle: &Handle, replies: Result<Vec<Reply>>) -> Page {
         return text(500, "worker timeout.");
     }
     match errors().find(|error| !error.is_gone()) {
-        Some(error) => text(500, &error.to_string()),
-        None => array(replies.iter().filter_map(Reply::message).map(|reply| msg(reply.value())).collect()),
+        // What the worker says of it may be shown on a terminal.
+        Some(error) => text(500, &escape::text(&error.to_string())),
+        None => array(&replies.iter().filter_map(Reply::message).map(msg).collect::<Vec<_>>()),
     }
 }
 
-fn array(items: Vec<Value>) -> Page {
-    json(200, &Value::from(items).to_string())
+/// Of values as they stand. Line ends between them become spaces: within texts they are escaped.
+fn array(items: &[&str]) -> Page {
+    let joined = items.join(",").replace(|letter: char| letter.is_ascii_control() && letter < ' ', " ");
+    json(200, &format!("[{joined}]"))
 }
 
-/// A reply without a `msg` stands as an empty text.
-fn msg(reply: &Value) -> Value {
-    reply.get("msg").cloned().unwrap_or_else(|| "".into())
+/// As the worker wrote it; a reply without a `msg` stands as an empty text.
+fn msg(reply: &Message) -> &str {
+    field(reply.line(), "msg").map_or("\"\"", RawValue::get)
 }
 
 /// Milliseconds under `timeout` in the message itself, or the setting.
-fn timeout(message: &Value, setting: Duration) -> Duration {
-    let asked = message.get("timeout").and_then(Value::as_f64).filter(|milliseconds| *milliseconds > 0.0);
+fn timeout(asked: Option<&RawValue>, setting: Duration) -> Duration {
+    let asked = asked.and_then(|asked| serde_json::from_str::<f64>(asked.get()).ok());
+    let asked = asked.filter(|milliseconds| *milliseconds > 0.0);
     let longest = LONGEST_WORKER_TIMEOUT.as_secs_f64();
     asked.map_or(setting, |milliseconds| Duration::from_secs_f64((milliseconds / 1000.0).min(longest)))
 }
 
-fn read(body: &[u8]) -> Result<Value, Page> {
-    serde_json::from_slice(body).map_err(|_| text(400, "request body parse failure."))
+/// As it was sent: workers get its keys in their order.
+fn read(body: &[u8]) -> Result<Message, Page> {
+    Message::parse(body.to_vec()).map_err(|_| text(400, "request body parse failure."))
 }
 
 fn refusal(error: &Error) -> Page {
@@ -113,18 +121,18 @@ mod tests {
     fn the_time_for_replies() {
         let setting = Duration::from_secs(5);
         let table = [
-            (json!({}), 5000),
-            (json!({ "timeout": 250 }), 250),
-            (json!({ "timeout": 0.5 }), 0),
-            (json!({ "timeout": 0 }), 5000),
-            (json!({ "timeout": -1 }), 5000),
-            (json!({ "timeout": "250" }), 5000),
-            (json!({ "timeout": null }), 5000),
-            (json!({ "timeout": 3_600_000 }), 60_000),
-            (json!({ "timeout": 1e300 }), 60_000),
+            (json!(250), 250),
+            (json!(0.5), 0),
+            (json!(0), 5000),
+            (json!(-1), 5000),
+            (json!("250"), 5000),
+            (json!(null), 5000),
+            (json!(3_600_000), 60_000),
+            (json!(1e300), 60_000),
         ];
-        for (message, milliseconds) in table {
-            assert_eq!(timeout(&message, setting).as_millis(), milliseconds, "{message}");
+        for (asked, milliseconds) in table {
+            let raw = RawValue::from_string(asked.to_string()).unwrap();
+            assert_eq!(timeout(Some(&raw), setting).as_millis(), milliseconds, "{asked}");
         }
     }
 }

@@ -71,6 +71,20 @@ impl Master {
         None
     }
 
+    /// A line was dropped that began like this: if it was a reply, it does not come.
+    pub(super) fn drop_reply(
+        &mut self,
+        worker: WorkerId,
+        cmd: Option<&str>,
+        request: Option<u64>,
+        cause: &str,
+    ) {
+        if let Hearing::Reply(number) = self.requests.hear(worker, cmd, request) {
+            self.tell(number, worker, Outcome::Dropped(cause.to_owned()));
+            self.finish_if_settled(number);
+        }
+    }
+
     /// It waits with the caller until all have replied, as far as its worker's account goes.
     fn keep_reply(&mut self, worker: WorkerId, message: Message) -> Outcome {
         let account = self.processes.get(&worker).map(|process| &process.origin.account);

@@ -150,13 +150,13 @@ impl Master {
     /// A line that the loop itself understands is acted upon; a message for a listener comes back.
     fn take_line(&mut self, worker: WorkerId, line: Line, refused: &mut Refused) -> Option<Mail> {
         let line = match line {
-            Line::Text(text) => self.parse(worker, text).map_err(|garbage| garbage.to_string()),
-            Line::Oversize => Err("a line of more than 4 MiB".into()),
+            Line::Text(text) => self.parse(worker, text),
+            Line::Oversize(head) => Err(Garbage::seen(&head, "a line of more than 4 MiB")),
         };
         let line = match line {
             Ok(Heard::Line(line)) => Ok(line),
             Ok(Heard::Node(line)) => return self.take_node_line(worker, line),
-            Err(cause) => Err(cause),
+            Err(garbage) => Err(garbage),
         };
         match line {
             Ok(FromWorker::Hello) => {
@@ -178,7 +178,7 @@ impl Master {
                     ": a reserved line that this version has no use for".into()
                 });
             }
-            Err(cause) => refused.add(cause),
+            Err(garbage) => self.drop_line(worker, &garbage, refused),
         }
         None
     }
@@ -189,6 +189,13 @@ impl Master {
             Some(_) => node::parse(text),
             None => FromWorker::parse(text).map(Heard::Line),
         }
+    }
+
+    /// It may have been a reply: whoever waits for it hears at once that it does not come.
+    fn drop_line(&mut self, worker: WorkerId, garbage: &Garbage, refused: &mut Refused) {
+        let cause = garbage.to_string();
+        self.drop_reply(worker, garbage.cmd.as_deref(), garbage.request, &cause);
+        refused.add(cause);
     }
 
     fn put_in_log(&self, worker: WorkerId, line: LogLine) {

@@ -7,13 +7,17 @@ use memchr::memchr;
 /// The longest line, without its newline: 4 MiB bounds what one peer can make the other hold.
 pub(crate) const MAX_LINE: usize = 4 << 20;
 
+/// What is kept of a longer line: enough to see whom it was for.
+const HEAD: usize = 1 << 10;
+
 /// What the stream held.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// A line without its newline; not yet known to be JSON.
     Text(Vec<u8>),
-    /// A line passed [`MAX_LINE`] and is dropped up to its newline. Said once, however long it grows.
-    Oversize,
+    /// A line passed [`MAX_LINE`] and is dropped up to its newline; this is how it began. Said once, however long it
+    /// grows.
+    Oversize(Vec<u8>),
 }
 
 /// Cuts a byte stream into lines. Holds at most one partial line of [`MAX_LINE`] beside the lines not yet taken.
@@ -81,8 +85,12 @@ impl Framer {
         if line.len() + piece.len() <= self.limit {
             line.extend_from_slice(piece);
         } else {
+            let mut head = std::mem::take(line);
+            head.truncate(HEAD);
+            head.extend_from_slice(&piece[..piece.len().min(HEAD.min(self.limit) - head.len())]);
+            head.shrink_to_fit();
             self.tail = Tail::Skipped;
-            self.lines.push_back(Line::Oversize);
+            self.lines.push_back(Line::Oversize(head));
         }
     }
 }
@@ -93,6 +101,10 @@ mod tests {
 
     fn lines(framer: &mut Framer) -> Vec<Line> {
         std::iter::from_fn(|| framer.next_line()).collect()
+    }
+
+    fn oversize(letter: u8) -> Line {
+        Line::Oversize(vec![letter; HEAD])
     }
 
     fn texts(items: &[&str]) -> Vec<Line> {
@@ -132,9 +144,9 @@ mod tests {
             assert!(held <= 2 * MAX_LINE, "{held} bytes held");
         }
         framer.push(b"\nnext\n");
-        assert_eq!(lines(&mut framer), [Line::Oversize, Line::Text(b"next".to_vec())]);
+        assert_eq!(lines(&mut framer), [oversize(b'x'), Line::Text(b"next".to_vec())]);
         framer.push(&vec![b'y'; MAX_LINE + 1]);
-        assert_eq!(lines(&mut framer), [Line::Oversize]);
+        assert_eq!(lines(&mut framer), [oversize(b'y')]);
         assert_eq!(framer.finish(), None);
     }
 
@@ -145,7 +157,7 @@ mod tests {
         framer.push(b"\n");
         assert!(matches!(framer.next_line(), Some(Line::Text(line)) if line.len() == MAX_LINE));
         framer.push(&[&vec![b'x'; MAX_LINE + 1][..], b"\nz\n"].concat());
-        assert_eq!(lines(&mut framer), [Line::Oversize, Line::Text(b"z".to_vec())]);
+        assert_eq!(lines(&mut framer), [oversize(b'x'), Line::Text(b"z".to_vec())]);
     }
 
     #[test]
@@ -174,7 +186,7 @@ mod tests {
             let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let expected: Vec<Line> = (0..random(&mut state) % 20)
                 .map(|_| match random(&mut state) % 24 {
-                    0 => Line::Oversize,
+                    0 => oversize(b'z'),
                     length => Line::Text((0..length).map(|_| b"abcdefgh"[random(&mut state) % 8]).collect()),
                 })
                 .collect();
@@ -199,7 +211,7 @@ mod tests {
     fn wire(line: &Line) -> Vec<u8> {
         match line {
             Line::Text(text) => [text, &b"\n"[..]].concat(),
-            Line::Oversize => [&vec![b'z'; MAX_LINE + 1][..], b"\n"].concat(),
+            Line::Oversize(_) => [&vec![b'z'; MAX_LINE + 1][..], b"\n"].concat(),
         }
     }
 }

@@ -4,9 +4,11 @@ use std::fmt;
 
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Garbage;
+use super::user::read;
 use crate::account::cut;
 
 /// A longer message is cut: it is a line of the log, and not a file.
@@ -30,7 +32,7 @@ pub(crate) struct LogLine {
 
 /// The same on the wire.
 #[derive(Deserialize)]
-struct Wire {
+struct Wire<'a> {
     #[serde(default)]
     level: Option<String>,
     #[serde(default)]
@@ -42,14 +44,15 @@ struct Wire {
     file: Option<String>,
     #[serde(default)]
     line: Option<u32>,
-    #[serde(default)]
-    kv: Map<String, Value>,
+    /// Read only where it is short: a short text can be many values.
+    #[serde(default, borrow)]
+    kv: Option<&'a RawValue>,
 }
 
 impl LogLine {
     pub(super) fn parse(line: &[u8]) -> Result<Self, Garbage> {
-        let wire: Wire =
-            serde_json::from_slice(line).map_err(|error| Garbage(format!("PROTEUS_LOG: {error}")))?;
+        let refused = |error: serde_json::Error| Garbage::new(format!("PROTEUS_LOG: {error}"));
+        let wire: Wire<'_> = read(line).map_err(refused)?;
         let Wire { level, target, mut message, module, file, line, kv } = wire;
         cut(&mut message, LONGEST_MESSAGE);
         let mut target = target.filter(|target| !target.is_empty()).unwrap_or_else(|| "worker".to_owned());
@@ -57,9 +60,14 @@ impl LogLine {
         for name in [Some(&mut target), module.as_mut(), file.as_mut()].into_iter().flatten() {
             cut(name, LONGEST_NAME);
         }
-        let is_long =
-            kv.iter().map(|(key, value)| key.len() + size_of(value)).sum::<usize>() > LONGEST_MESSAGE;
-        let kv = if is_long { [("kv".to_owned(), "too long".into())].into_iter().collect() } else { kv };
+        let kv = match kv.map(RawValue::get) {
+            None => Map::new(),
+            Some(text) if text.len() > LONGEST_MESSAGE => left_out("too long"),
+            Some(text) => match serde_json::from_str(text) {
+                Err(_) if text.starts_with('{') => left_out("nested too deep"),
+                read => read.map_err(refused)?,
+            },
+        };
         Ok(LogLine { level: level_of(level.as_deref())?, target, message, module, file, line, kv })
     }
 
@@ -88,12 +96,20 @@ impl LogLine {
     }
 }
 
+/// What stands in the place of key-values that are not kept.
+fn left_out(why: &str) -> Map<String, Value> {
+    [("kv".to_owned(), why.into())].into_iter().collect()
+}
+
 fn size_of(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
         Value::String(text) => text.len(),
         Value::Array(items) => items.iter().map(|item| 64 + size_of(item)).sum(),
-        Value::Object(fields) => fields.iter().map(|(key, value)| 128 + key.len() + size_of(value)).sum(),
+        // The smallest has room for eleven.
+        Value::Object(fields) => {
+            512 + fields.iter().map(|(key, value)| 128 + key.len() + size_of(value)).sum::<usize>()
+        }
     }
 }
 
@@ -109,7 +125,7 @@ fn level_of(name: Option<&str>) -> Result<log::Level, Garbage> {
     let Some(name) = name else { return Ok(log::Level::Info) };
     let other = || OTHERS.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, level)| *level);
     let level = name.parse().ok().or_else(other);
-    level.ok_or_else(|| Garbage(format!("PROTEUS_LOG: unknown level {name:?}")))
+    level.ok_or_else(|| Garbage::new(format!("PROTEUS_LOG: unknown level {name:?}")))
 }
 
 /// A record as the worker's logger writes it, without a copy in between.

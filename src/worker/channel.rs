@@ -129,7 +129,9 @@ impl Channel {
         while let Some(line) = framer.next_line() {
             match line {
                 Line::Text(text) => self.take_line(text, fds, hear),
-                Line::Oversize => log::warn!("a line of over {MAX_LINE} bytes from the master was dropped"),
+                Line::Oversize(_) => {
+                    log::warn!("a line of over {MAX_LINE} bytes from the master was dropped");
+                }
             }
         }
     }

@@ -45,7 +45,7 @@ impl Master {
         loop {
             match self.framer.next_line() {
                 Some(Line::Text(text)) => return FromWorker::parse(text).unwrap(),
-                Some(Line::Oversize) => panic!("oversize"),
+                Some(Line::Oversize(_)) => panic!("oversize"),
                 None => {
                     let mut buffer = [0; 4096];
                     let bytes = self.socket.read(&mut buffer).unwrap();

@@ -46,6 +46,7 @@ const SOON: Duration = Duration::from_millis(500);
 const WORKERS: &[Row] = &[
     Row { name: "a line on the channel", memory: 12, descriptors: 0, log: Throttled, probe: Worker("line") },
     Row { name: "messages", memory: 12, descriptors: 0, log: Throttled, probe: Worker("messages") },
+    Row { name: "many values in a line of `PROTEUS_…`", memory: 24, descriptors: 0, log: Throttled, probe: Worker("reserved") },
     Row { name: "`PROTEUS_LISTEN`, answers unread", memory: 4, descriptors: 1, log: Throttled, probe: Worker("listen") },
     Row { name: "`PROTEUS_LISTEN`, long addresses", memory: 24, descriptors: 0, log: Throttled, probe: Worker("long address") },
     Row { name: "`PROTEUS_ANSWERS`", memory: 24, descriptors: 0, log: Throttled, probe: Worker("answers") },
@@ -53,7 +54,9 @@ const WORKERS: &[Row] = &[
     Row { name: "`PROTEUS_PANICKED`", memory: 4, descriptors: 0, log: Throttled, probe: Worker("panicked") },
     Row { name: "`PROTEUS_RESTART_ME`", memory: 4, descriptors: 0, log: Throttled, probe: Worker("restart me") },
     Row { name: "`PROTEUS_LOG`", memory: 16, descriptors: 0, log: Itself, probe: Worker("log") },
+    Row { name: "`PROTEUS_LOG`, key-values", memory: 24, descriptors: 0, log: Itself, probe: Worker("log values") },
     Row { name: "Node's `queryServer` and `close`", memory: 4, descriptors: 1, log: Throttled, probe: NodeWorker("handles") },
+    Row { name: "Node's `queryServer`, much data", memory: 24, descriptors: 0, log: Throttled, probe: NodeWorker("node data") },
     Row { name: "`STATUS=`", memory: 4, descriptors: 0, log: Throttled, probe: Worker("status") },
     Row { name: "descriptors by sd_notify", memory: 4, descriptors: 253, log: Throttled, probe: Worker("descriptors") },
     Row { name: "`EXTEND_TIMEOUT_USEC=`", memory: 4, descriptors: 0, log: Throttled, probe: Worker("extend") },

@@ -35,6 +35,7 @@ mod mixed_releases;
 mod node;
 mod nodelay;
 mod notify;
+mod odd_json;
 mod on_demand;
 mod orders;
 mod page;

@@ -27,6 +27,7 @@ pub(super) fn play(name: &str, argument: &str) -> i32 {
         "held" => host(1, held, registers_late),
         "requests" => host(3, requests, answers_requests),
         "plain" => plain(),
+        "parrot" => parrot(),
         "busy-handler" => host(1, busy_handler, works_long),
         _ => panic!("unknown role {name}"),
     }
@@ -279,6 +280,21 @@ fn plain() -> i32 {
             let reply = json!({ "cmd": line["cmd"], "msg": format!("from {id}") });
             speaking.write_all(format!("{reply}\n").as_bytes()).expect("the master reads");
         }
+    }
+    0
+}
+
+/// Replies to each question with the line under `line`, or with what it has heard.
+fn parrot() -> i32 {
+    let number = std::env::var("PROTEUS_CHANNEL_FD").expect("a channel").parse().expect("a number");
+    let channel = UnixStream::from(sys::inherited(number));
+    let mut speaking = channel.try_clone().expect("a descriptor");
+    notify("READY=1");
+    for heard in BufReader::new(channel).lines().map_while(Result::ok) {
+        let line: Option<Value> = serde_json::from_str(&heard).ok();
+        let line = line.and_then(|line| Some(line["line"].as_str()?.replace("LONG", &"x".repeat(5 << 20))));
+        let line = line.unwrap_or_else(|| json!({ "cmd": "x", "msg": heard }).to_string());
+        speaking.write_all(format!("{line}\n").as_bytes()).expect("the master reads");
     }
     0
 }
