@@ -14,8 +14,8 @@ use crate::message::{FromWorker, Garbage, LONGEST_MESSAGE, Line, LogLine, Messag
 use crate::node::{self, Heard, Peer};
 use crate::supervisor::{Event, WorkerId};
 
-/// Turns of reading after a worker's end: its last words fit into one socket buffer, and a
-/// grandchild that goes on writing must not hold us.
+/// Turns of reading that take all that a worker has said: it fits into one socket buffer, and one that goes on
+/// writing, or after its end a grandchild that goes on writing must not hold us.
 const LAST_TURNS: usize = 4;
 
 /// Lines that are taken from one channel in one turn: short ones cost more than their bytes.
@@ -72,6 +72,27 @@ impl Master {
         }
     }
 
+    /// Takes in all that the worker has said by now, and its end, however much the loop has still to read from others.
+    pub(super) fn hear_out(&mut self, worker: WorkerId) {
+        self.read_all_of_notify(worker);
+        let mut rest = Rest::More;
+        for _ in 0..LAST_TURNS {
+            while self.take_lines(worker, Crowded::Pause) == Left::Lines {}
+            let channel = self.processes.get_mut(&worker).map(|process| &mut process.channel);
+            let Some(channel) = channel.filter(|channel| channel.paused().is_none()) else { break };
+            rest = channel.read(&mut self.buffer);
+            if rest != Rest::More {
+                break;
+            }
+        }
+        while self.take_lines(worker, Crowded::Pause) == Left::Lines {}
+        if rest == Rest::More {
+            self.unfinished.push(Source::Channel(worker));
+        }
+        self.look_for_exit(worker);
+        self.events.push_back(Event::HeardOut { worker });
+    }
+
     /// The listeners have room again.
     pub(super) fn resume_channels(&mut self) {
         let paused = self.processes.iter().filter(|(_, process)| process.channel.paused().is_some());
@@ -79,7 +100,7 @@ impl Master {
     }
 
     pub(super) fn hear_last_words(&mut self, worker: WorkerId) {
-        self.read_notify(worker);
+        self.read_all_of_notify(worker);
         for _ in 0..LAST_TURNS {
             let Some(process) = self.processes.get_mut(&worker) else { return };
             let rest = process.channel.read(&mut self.buffer);

@@ -30,6 +30,7 @@ impl Master {
         match action {
             Action::Spawn { worker, slot, generation } => self.spawn(worker, slot, generation),
             Action::Disconnect { worker, by } => self.disconnect(worker, by),
+            Action::HearOut { worker } => self.hear_out(worker),
             Action::Abort { worker } => self.abort(worker),
             Action::Kill { worker } => self.kill(worker),
             Action::CloseListeners => self.listeners.close(),

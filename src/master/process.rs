@@ -20,6 +20,9 @@ use crate::message::ToWorker;
 use crate::supervisor::{Event, Generation, WorkerId};
 use crate::sys::process::{Child, Life, reap_stranger};
 
+/// Turns of reading that empty a socket of datagrams, of which the kernel keeps 512 at most where nobody has changed that.
+const NOTIFY_TURNS: usize = 8;
+
 /// A worker that has been spawned and not yet reaped.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -79,15 +82,27 @@ impl Master {
     }
 
     pub(super) fn read_notify(&mut self, worker: WorkerId) {
-        let Some(process) = self.processes.get_mut(&worker) else { return };
-        let speaker = Speaker { pid: process.child.pid, uid: self.launcher.worker_uid() };
-        let mut heard = Vec::new();
-        if process.notify.read(speaker, |said| heard.push(said)) == Turn::More {
+        if self.take_notifications(worker) == Turn::More {
             self.unfinished.push(Source::Notify(worker));
         }
+    }
+
+    /// All that has come by now; one that goes on sending must not hold us.
+    pub(super) fn read_all_of_notify(&mut self, worker: WorkerId) {
+        if (0..NOTIFY_TURNS).all(|_| self.take_notifications(worker) == Turn::More) {
+            self.unfinished.push(Source::Notify(worker));
+        }
+    }
+
+    fn take_notifications(&mut self, worker: WorkerId) -> Turn {
+        let Some(process) = self.processes.get_mut(&worker) else { return Turn::Drained };
+        let speaker = Speaker { pid: process.child.pid, uid: self.launcher.worker_uid() };
+        let mut heard = Vec::new();
+        let turn = process.notify.read(speaker, |said| heard.push(said));
         for said in heard {
             self.take_notification(worker, said);
         }
+        turn
     }
 
     fn take_notification(&mut self, worker: WorkerId, said: Said) {

@@ -12,6 +12,8 @@ pub(crate) enum Action {
     Spawn { worker: WorkerId, slot: usize, generation: Generation },
     /// Ask the worker to stop accepting, finish its work and exit.
     Disconnect { worker: WorkerId, by: Notification },
+    /// Take in all that the worker has said by now, and its end if it has ended. Answered by `Event::HeardOut`, after that.
+    HearOut { worker: WorkerId },
     /// SIGABRT to the worker, so that a stack or a core is had of it.
     Abort { worker: WorkerId },
     /// SIGKILL to the worker and its whole process group.

@@ -37,13 +37,15 @@ pub(crate) enum Event {
     /// The worker was reaped. The one fact that declares a worker dead. `stderr` holds its last lines
     /// there, oldest first; it is empty where nothing is captured.
     Exited { worker: WorkerId, status: ExitStatus, stderr: Vec<String> },
+    /// All that the worker had said, and its end if it had ended, when that was ordered has been told.
+    HeardOut { worker: WorkerId },
     /// Somebody gave an order; `ticket` waits for its answers.
     Ordered { order: Order, ticket: Option<Ticket> },
     /// Nothing waits on the sockets that this slot alone has.
     QueueSeenEmpty { slot: usize },
     /// The guard has ended, or another did not start: its status or its cause.
     GuardLost { how: String },
-    /// A deadline may have passed, and every fact known so far has been told.
+    /// A deadline may have passed.
     TimePassed,
 }
 

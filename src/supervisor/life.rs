@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::ids::{Generation, WorkerId};
 use super::rollback::Culprit;
-use super::slot::{Cause, Kill, Patience, Place, State, Voice, Worker};
-use super::{Action, Boot, ExitStatus, KILL_GRACE, LastExit, Moment, Notice, Notification, Supervisor};
+use super::slot::{Cause, Kill, Place, Slot, State, Voice, Worker};
+use super::{Action, Boot, ExitStatus, KILL_GRACE, LastExit, Moment, Notice, Supervisor};
 
 /// How far beyond its time-out a worker may ask to be waited for.
 pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(3600);
@@ -22,7 +22,7 @@ impl Supervisor {
 
     pub(super) fn said_ready(&mut self, id: WorkerId) {
         if let Some(generation) = self.worker_mut(id).map(|worker| worker.generation) {
-            let workers = || self.slots.iter().flat_map(super::slot::Slot::workers);
+            let workers = || self.slots.iter().flat_map(Slot::workers);
             self.expectation.learn(generation, |other| workers().any(|worker| worker.generation == other));
         }
         self.become_ready(id);
@@ -84,7 +84,7 @@ impl Supervisor {
         }
     }
 
-    fn become_ready(&mut self, id: WorkerId) {
+    pub(super) fn become_ready(&mut self, id: WorkerId) {
         let now = self.now;
         let Some((slot, place)) = self.find(id) else { return };
         let Some(worker) = self.worker_mut(id).filter(|worker| worker.is_starting()) else { return };
@@ -92,80 +92,12 @@ impl Supervisor {
         worker.hear(now);
         let after = now - worker.started;
         self.report(Notice::WorkerReady { worker: id, slot, after });
-        if self.canary_due().is_some() && place == Place::Successor {
+        let is_on_trial =
+            self.slots[slot].get(place).is_some_and(|worker| self.canary_due_of(worker).is_some());
+        if is_on_trial && place == Place::Successor {
             let canary = self.policy.canary;
             self.report(Notice::CanaryReady { worker: id, canary });
         }
-    }
-
-    /// Acts on every worker whose time has come.
-    pub(super) fn expire(&mut self) {
-        let workers = self.slots.iter().flat_map(super::slot::Slot::workers);
-        let expired: Vec<WorkerId> =
-            workers.filter(|worker| self.is_due(worker)).map(|worker| worker.id).collect();
-        for id in expired {
-            self.expire_worker(id);
-        }
-    }
-
-    fn is_due(&self, worker: &Worker) -> bool {
-        worker.deadline(&self.policy, &self.expectation).is_some_and(|due| due <= self.now)
-    }
-
-    fn expire_worker(&mut self, id: WorkerId) {
-        let Some((slot, place)) = self.find(id) else { return };
-        let Some(worker) = self.slots[slot].get_mut(place).cloned() else { return };
-        if !self.is_due(&worker) {
-            // Somebody else's time-out has just given it another one (an abort dismisses replacements).
-            return;
-        }
-        let now = self.now;
-        match worker.state {
-            State::Starting => match worker.patience(&self.policy, &self.expectation) {
-                Patience::CountsAsReady(_) => self.become_ready(id),
-                Patience::TimesOut(_) => self.ready_timed_out(slot, place, id),
-            },
-            State::Disconnecting { due, signal_at: Some(_) } if now < worker.at_least(due) => {
-                self.signal_after_all(id);
-            }
-            State::Disconnecting { .. } => {
-                let limit = self.policy.disconnect_timeout;
-                self.report(Notice::DisconnectTimedOut { worker: id, slot, limit });
-                self.kill(id, Kill::DisconnectTimeout);
-            }
-            State::Hung { .. } => self.kill(id, Kill::Hung),
-            State::Killed { why, .. } => self.outlived_kill(slot, place, id, why),
-            State::Ready { .. } | State::Unkillable { .. } => {}
-        }
-    }
-
-    fn ready_timed_out(&mut self, slot: usize, place: Place, id: WorkerId) {
-        let limit = self.policy.ready_timeout;
-        self.report(Notice::ReadyTimedOut { worker: id, slot, limit });
-        self.kill(id, Kill::ReadyTimeout);
-        if place == Place::Successor {
-            let failed = self.slots[slot].succession.put_off(self.now);
-            self.slots[slot].leaving.extend(failed);
-            let exit = self.last_exit_of(slot, id, Cause::ReadyTimeout);
-            let reason = format!("worker {id} was not ready within {} ms", limit.as_millis());
-            self.successor_failed(slot, reason, Culprit::Dying(exit));
-        }
-    }
-
-    /// SIGKILL did not end it within the grace: it is stuck in the kernel. Its seat goes to another.
-    fn outlived_kill(&mut self, slot: usize, place: Place, id: WorkerId, why: Kill) {
-        self.report(Notice::Unkillable { worker: id, slot });
-        let (now, min_uptime) = (self.now, self.policy.min_uptime);
-        let Some(worker) = self.worker_mut(id) else { return };
-        worker.state = State::Unkillable { why };
-        let (generation, cause) = (worker.generation, worker.cause(now, min_uptime));
-        self.vacated(slot);
-        if place == Place::Seat {
-            let stuck = self.lost(slot, id, generation, cause, ExitStatus::Unknown);
-            self.slots[slot].leaving.extend(stuck);
-        }
-        let exit = self.last_exit_of(slot, id, cause);
-        self.culprit_ended(id, exit);
     }
 
     pub(super) fn kill(&mut self, id: WorkerId, why: Kill) {
@@ -194,17 +126,15 @@ impl Supervisor {
         self.slots[slot].leaving.push(worker);
     }
 
-    /// It was told while it booted, by its channel alone, and has not said that it reads that.
-    fn signal_after_all(&mut self, id: WorkerId) {
-        if let Some(State::Disconnecting { signal_at, .. }) = self.worker_mut(id).map(|w| &mut w.state) {
-            *signal_at = None;
-            self.act(Action::Disconnect { worker: id, by: Notification::Signal });
+    /// A worker was reaped: the seat, the successor or a leaving one is gone.
+    pub(super) fn exited(&mut self, id: WorkerId, status: ExitStatus, stderr: Vec<String>) {
+        if let Some((slot, place)) = self.find(id) {
+            self.ended(id, slot, place, status, stderr);
+            self.slot_of.remove(&id);
         }
     }
 
-    /// A worker was reaped: the seat, the successor or a leaving one is gone.
-    pub(super) fn exited(&mut self, id: WorkerId, status: ExitStatus, stderr: Vec<String>) {
-        let Some((index, place)) = self.find(id) else { return };
+    fn ended(&mut self, id: WorkerId, index: usize, place: Place, status: ExitStatus, stderr: Vec<String>) {
         let (now, min_uptime) = (self.now, self.policy.min_uptime);
         let slot = &mut self.slots[index];
         let Some(worker) = slot.get_mut(place).cloned() else { return };
@@ -230,7 +160,7 @@ impl Supervisor {
     }
 
     /// A seat has lost its worker, and nobody asked for it. Returns who sat there.
-    fn lost(
+    pub(super) fn lost(
         &mut self,
         slot: usize,
         id: WorkerId,

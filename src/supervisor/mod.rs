@@ -13,6 +13,7 @@ mod budget;
 mod drain;
 mod event;
 mod expectation;
+mod expiry;
 mod guard;
 mod ids;
 mod jobs;
@@ -36,6 +37,7 @@ mod simulator;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(crate) use action::{Action, Ending, Reply, Verdict};
@@ -103,6 +105,8 @@ pub(crate) struct Supervisor {
     now: Moment,
     stage: Stage,
     slots: Vec<Slot>,
+    /// In which slot each worker is.
+    slot_of: BTreeMap<WorkerId, usize>,
     budget: Budget,
     expectation: ReadyExpectation,
     boot: Boot,
@@ -122,6 +126,11 @@ pub(crate) struct Supervisor {
     planned: u64,
     refused: u64,
     actions: Vec<Action>,
+    /// No time is over before this moment. May be too early: only a look at all workers tells exactly.
+    due: Option<Moment>,
+    /// Looks at all workers, so far.
+    #[cfg(test)]
+    looks: u64,
 }
 
 /// What has been proved since the start about the program that serves.
@@ -135,12 +144,22 @@ enum Boot {
     AllReady,
 }
 
+/// How far an event goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// It changes nothing but what is known of this worker, and when its time is over.
+    Worker(WorkerId),
+    /// Any rule may have something to do.
+    Cluster,
+}
+
 impl Supervisor {
     pub(crate) fn new(policy: Policy) -> Self {
         Supervisor {
             now: Moment::default(),
             stage: Stage::Running,
             slots: Vec::new(),
+            slot_of: BTreeMap::new(),
             budget: Budget::new(policy.max_fork_count),
             expectation: ReadyExpectation::new(Generation::FIRST),
             boot: Boot::Untried,
@@ -158,14 +177,36 @@ impl Supervisor {
             planned: 0,
             refused: 0,
             actions: Vec::new(),
+            due: None,
+            #[cfg(test)]
+            looks: 0,
             policy,
         }
     }
 
     /// Takes in one fact and says what to do about it, in order.
+    ///
+    /// What concerns one worker alone costs the same however many there are; the rest costs a look at all of them.
     pub(crate) fn handle(&mut self, now: Moment, event: Event) -> Vec<Action> {
         self.now = self.now.max(now);
+        let reach = self.reach(&event);
         self.apply(event);
+        if let Reach::Worker(id) = reach {
+            self.due = self.due.into_iter().chain(self.due_of(id)).min();
+        }
+        if reach == Reach::Cluster || self.due.is_some_and(|due| due <= self.now) {
+            self.settle();
+            self.due = self.find_due();
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Every rule does what it can now.
+    fn settle(&mut self) {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
         match self.stage {
             // Not started yet: orders are taken, and wait.
             Stage::Running if self.slots.is_empty() => {}
@@ -186,7 +227,6 @@ impl Supervisor {
             }
             Stage::Ended => {}
         }
-        std::mem::take(&mut self.actions)
     }
 
     fn apply(&mut self, event: Event) {
@@ -207,6 +247,7 @@ impl Supervisor {
             Event::MemorySampled { worker, bytes } => self.memory_sampled(worker, bytes),
             Event::SaidFailed { worker, reason } => self.said_failed(worker, reason),
             Event::Exited { worker, status, stderr } => self.exited(worker, status, stderr),
+            Event::HeardOut { worker } => self.heard_out(worker),
             Event::Ordered { order: Order::Restart, ticket } => self.order_restart(ticket),
             Event::Ordered { order: Order::Shutdown(origin), ticket } => self.order_shutdown(origin, ticket),
             Event::Ordered { order: Order::ForceShutdown, ticket } => self.order_force(ticket),
@@ -215,35 +256,57 @@ impl Supervisor {
             Event::QueueSeenEmpty { slot } => self.queue_seen_empty(slot),
             Event::GuardLost { how } => self.guard_lost(how),
             Event::Ordered { order: Order::ReopenLogs, ticket } => self.order_reopen(ticket),
-            Event::TimePassed => {
-                self.end_trial();
-                self.find_hung();
-            }
+            Event::TimePassed => {}
         }
     }
 
-    /// The moment at which `Event::TimePassed` is due, if time alone can change anything.
-    pub(crate) fn next_deadline(&self) -> Option<Moment> {
-        self.change_due().into_iter().chain(self.silence_due()).chain(self.age_due()).min()
+    /// How far the event goes.
+    fn reach(&self, event: &Event) -> Reach {
+        match event {
+            Event::Spawned { worker }
+            | Event::SaidHello { worker }
+            | Event::SaidAlive { worker }
+            | Event::NeedsTime { worker, .. }
+            | Event::ChannelPaused { worker }
+            | Event::ChannelResumed { worker }
+            | Event::SaidFailed { worker, .. }
+            | Event::HeardOut { worker } => Reach::Worker(*worker),
+            Event::MemorySampled { worker, bytes } if !self.is_too_much(*bytes) => Reach::Worker(*worker),
+            Event::Started
+            | Event::SpawnFailed { .. }
+            | Event::SaidReady { .. }
+            | Event::SaidLeaving { .. }
+            | Event::SaidRestartMe { .. }
+            | Event::MemorySampled { .. }
+            | Event::Exited { .. }
+            | Event::Ordered { .. }
+            | Event::QueueSeenEmpty { .. }
+            | Event::GuardLost { .. }
+            | Event::TimePassed => Reach::Cluster,
+        }
     }
 
-    /// The same if every worker goes on saying that it is alive, and none grows older.
-    fn change_due(&self) -> Option<Moment> {
+    /// The moment at which `Event::TimePassed` is due, if time alone can change anything. It may come to nothing.
+    pub(crate) fn next_deadline(&self) -> Option<Moment> {
+        self.due
+    }
+
+    fn find_due(&self) -> Option<Moment> {
         if self.stage == Stage::Ended {
             return None;
         }
-        let lives = self
-            .slots
-            .iter()
-            .flat_map(Slot::workers)
-            .filter_map(|w| w.deadline(&self.policy, &self.expectation));
+        self.change_due().into_iter().chain(self.silence_due()).chain(self.age_due()).min()
+    }
+
+    /// When time alone changes something, if every worker goes on saying that it is alive, and none grows older.
+    fn change_due(&self) -> Option<Moment> {
         let seats = self.slots.iter().filter_map(|slot| self.refill_due(slot)).map(|(due, _)| due);
-        lives
+        self.lives_due()
+            .into_iter()
             .chain(seats)
             .chain(self.tries_due())
             .chain(self.recycle_due())
             .chain(self.drain_due())
-            .chain(self.canary_due())
             .chain(self.stable_due())
             .chain(self.guard_due())
             .min()
@@ -280,7 +343,8 @@ impl Supervisor {
     }
 
     fn find(&self, worker: WorkerId) -> Option<(usize, Place)> {
-        self.slots.iter().enumerate().find_map(|(index, slot)| Some((index, slot.find(worker)?)))
+        let slot = *self.slot_of.get(&worker)?;
+        Some((slot, self.slots.get(slot)?.find(worker)?))
     }
 
     fn worker_mut(&mut self, worker: WorkerId) -> Option<&mut Worker> {

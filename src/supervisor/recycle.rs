@@ -57,9 +57,13 @@ impl Supervisor {
     }
 
     pub(super) fn memory_sampled(&mut self, id: WorkerId, bytes: u64) {
-        if let Some(limit) = self.policy.max_memory.filter(|limit| bytes > *limit) {
+        if let Some(limit) = self.policy.max_memory.filter(|_| self.is_too_much(bytes)) {
             self.wear(id, Wear::Memory { bytes, limit });
         }
+    }
+
+    pub(super) fn is_too_much(&self, bytes: u64) -> bool {
+        self.policy.max_memory.is_some_and(|limit| bytes > limit)
     }
 
     pub(super) fn order_recycle(&mut self, id: WorkerId, ticket: Option<Ticket>) {

@@ -88,11 +88,12 @@ impl Supervisor {
 
     /// There is a process. Counted here, so that a lack of processes does not count as planned replacements.
     pub(super) fn spawned(&mut self, id: WorkerId) {
-        let generation = self.worker_mut(id).map(|worker| worker.generation);
+        let Some((slot, place)) = self.find(id) else { return };
+        let generation = self.slots[slot].get(place).map(|worker| worker.generation);
         if generation == Some(self.generation) {
             self.boot = self.boot.max(Boot::Spawns);
         }
-        if matches!(self.find(id), Some((_, Place::Successor))) {
+        if place == Place::Successor {
             self.planned += 1;
         }
     }
@@ -100,7 +101,8 @@ impl Supervisor {
     /// There is no process: not a crash when the machine is short of something for now.
     pub(super) fn spawn_failed(&mut self, id: WorkerId, failure: &SpawnFailure) {
         let Some((slot, place)) = self.find(id) else { return };
-        let Some(generation) = self.worker_mut(id).map(|worker| worker.generation) else { return };
+        let Some(generation) = self.slots[slot].get(place).map(|worker| worker.generation) else { return };
+        self.slot_of.remove(&id);
         let reason = Some(failure.reason.clone());
         let (cause, stderr) = (Cause::SpawnFailed, Vec::new());
         let exit = LastExit { worker: id, cause, status: None, reason, stderr };
@@ -189,6 +191,7 @@ impl Supervisor {
     /// A new worker in the books, and the order to start its process.
     pub(super) fn spawn(&mut self, slot: usize, generation: Generation) -> Worker {
         let worker = Worker::new(self.next_worker.take(), generation, self.now);
+        self.slot_of.insert(worker.id, slot);
         self.act(Action::Spawn { worker: worker.id, slot, generation });
         worker
     }

@@ -114,20 +114,17 @@ impl Supervisor {
         self.slots.iter().filter_map(|slot| slot.succession.due()).min()
     }
 
-    /// When the canary will have stood its trial.
-    pub(super) fn canary_due(&self) -> Option<Moment> {
+    /// When this worker will have stood its trial, if it is the canary.
+    pub(super) fn canary_due_of(&self, worker: &Worker) -> Option<Moment> {
         let rolling = self.rolling.as_ref().filter(|rolling| rolling.phase.is_canary())?;
-        let successors = self.slots.iter().filter_map(Slot::successor);
-        let since =
-            successors.filter(|worker| worker.generation == rolling.generation).find_map(ready_since)?;
-        Some(since + self.policy.canary)
+        let on_trial = worker.generation == rolling.generation;
+        ready_since(worker).filter(|_| on_trial).map(|since| since + self.policy.canary)
     }
 
-    /// The canary has stood its trial. Told by time alone, which the driver lets pass after it has told all
-    /// facts: a canary whose death is already known to the kernel must not pass because the loop was late.
+    /// The canary has stood its trial, and was heard out since: one whose death is already known to the kernel must not
+    /// pass because the loop was late.
     pub(super) fn end_trial(&mut self) {
-        let over = self.canary_due().is_some_and(|due| due <= self.now);
-        if let Some(rolling) = self.rolling.as_mut().filter(|_| over) {
+        if let Some(rolling) = &mut self.rolling {
             rolling.phase = Phase::Rest;
         }
     }

@@ -25,6 +25,7 @@ pub(super) struct Worker {
     pub(super) started: Moment,
     pub(super) voice: Voice,
     pub(super) pulse: Pulse,
+    pub(super) heard: Heard,
     /// Why it is to be replaced, if it is.
     pub(super) wear: Option<Wear>,
     pub(super) state: State,
@@ -85,6 +86,28 @@ pub(super) enum Pulse {
     Paused,
 }
 
+/// How much of what a worker says, its end included, is known for certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// All that it had said by this moment.
+    UpTo(Moment),
+    /// The driver listens, and will have told all that was said by this moment.
+    Coming(Moment),
+}
+
+impl Heard {
+    pub(super) fn is_coming(self) -> bool {
+        matches!(self, Heard::Coming(_))
+    }
+
+    pub(super) fn arrives(&mut self) {
+        match *self {
+            Heard::UpTo(_) => {}
+            Heard::Coming(at) => *self = Heard::UpTo(at),
+        }
+    }
+}
+
 /// How a worker is told to disconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notification {
@@ -113,6 +136,7 @@ impl Worker {
             started: now,
             voice: Voice::Silent,
             pulse: Pulse::Heard(now),
+            heard: Heard::UpTo(now),
             wear: None,
             state: State::Starting,
             asked_until: None,
@@ -381,6 +405,14 @@ impl Slot {
             return Some(Place::Successor);
         }
         self.leaving.iter().position(|w| w.id == id).map(Place::Leaving)
+    }
+
+    pub(super) fn get(&self, place: Place) -> Option<&Worker> {
+        match place {
+            Place::Seat => self.occupant(),
+            Place::Successor => self.succession.worker(),
+            Place::Leaving(index) => self.leaving.get(index),
+        }
     }
 
     pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Worker> {

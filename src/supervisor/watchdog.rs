@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ids::{Moment, WorkerId};
 use super::rollback::Culprit;
-use super::slot::{Cause, Place, Pulse, Slot, State, Worker};
+use super::slot::{Cause, Place, Pulse, State, Worker};
 use super::{Action, Notice, Supervisor};
 
 /// How long a hung worker may take to die of SIGABRT, which a large core needs.
@@ -32,25 +32,11 @@ impl Supervisor {
         }
     }
 
-    /// When the first worker will have been silent for too long.
-    pub(super) fn silence_due(&self) -> Option<Moment> {
-        let workers = self.slots.iter().flat_map(Slot::workers);
-        workers.filter_map(|worker| worker.silent_until(self.policy.watchdog?)).min()
-    }
-
-    /// Told by time alone, which the driver lets pass after it has told all facts: a worker whose word is on its
-    /// way must not be called silent because the loop was late.
-    pub(super) fn find_hung(&mut self) {
+    /// It was heard out, and has said nothing for longer than the limit, by so much.
+    pub(super) fn was_silent(&mut self, id: WorkerId, beyond: Duration) {
         let Some(limit) = self.policy.watchdog else { return };
-        let workers = self.slots.iter().flat_map(Slot::workers);
-        let silent: Vec<(WorkerId, Moment)> = workers
-            .filter_map(|worker| Some((worker.id, worker.silent_until(limit)?)))
-            .filter(|(_, due)| *due <= self.now)
-            .collect();
-        for (id, due) in silent {
-            // We stood still ourselves, and perhaps the whole machine did: it has a chance to speak first.
-            if self.now - due > limit / 2 { self.said_alive(id) } else { self.hung(id, limit) }
-        }
+        // We stood still ourselves, and perhaps the whole machine did: it has a chance to speak first.
+        if beyond > limit / 2 { self.said_alive(id) } else { self.hung(id, limit) }
     }
 
     /// SIGABRT first, so that there is something to learn from. A replacement that hangs ends its restart.
@@ -91,7 +77,7 @@ impl Worker {
     }
 
     /// When it will have been silent for too long; `None` for those that are not watched.
-    fn silent_until(&self, limit: Duration) -> Option<Moment> {
+    pub(super) fn silent_until(&self, limit: Duration) -> Option<Moment> {
         match (&self.state, self.pulse) {
             (State::Ready { .. }, Pulse::Heard(at)) => Some(at + limit),
             (State::Ready { .. }, Pulse::Paused)

@@ -12,6 +12,7 @@ mod callers;
 mod causes;
 mod client;
 mod crashes;
+mod crowd;
 mod dead_mounts;
 mod ending;
 mod floods;

@@ -18,6 +18,7 @@ impl Books {
         match action {
             Action::Spawn { worker, slot, generation } => self.spawn(*worker, *slot, *generation),
             Action::Disconnect { worker, by } => self.disconnect(*worker, *by),
+            Action::HearOut { worker } => self.hear_out(*worker),
             Action::Abort { worker } => self.abort(*worker),
             Action::Kill { worker } => self.kill(*worker),
             Action::CloseListeners => self.close_listeners(),
@@ -95,6 +96,8 @@ impl Books {
             paused: false,
             signal_at: None,
             asked_until: None,
+            heard: spawned,
+            being_heard: None,
             post,
             life,
         });
@@ -181,14 +184,24 @@ impl Books {
 
     /// `stopSignal` follows for those that were told as they booted and never said hello.
     pub(super) fn signal(&mut self, id: WorkerId) -> Check {
-        let now = self.now;
         let Some(entry) = self.entry_mut(id) else {
             return Err(format!("worker {id} is signalled, but gone"));
         };
         promise!(matches!(entry.life, Life::Told { .. }), "worker {id} is signalled in {:?}", entry.life);
-        let due = entry.signal_at.take();
-        promise!(due.is_some_and(|due| due <= now), "worker {id} is signalled; due is {due:?}");
+        let (due, heard) = (entry.signal_at.take(), entry.heard);
+        promise!(due.is_some_and(|due| due <= heard), "worker {id} is signalled; due is {due:?}");
         self.story.tell(Scene::SignalledAfterAll);
+        Ok(())
+    }
+
+    /// Once at a time, when a time-out of its is over.
+    fn hear_out(&mut self, id: WorkerId) -> Check {
+        let now = self.now;
+        let Some(entry) = self.entry_mut(id) else {
+            return Err(format!("worker {id} is heard out, but gone"));
+        };
+        promise!(entry.being_heard.is_none(), "worker {id} is being heard out already");
+        entry.being_heard = Some(now);
         Ok(())
     }
 
@@ -198,6 +211,7 @@ impl Books {
         let Some(entry) = self.entry(id) else { return Err(format!("worker {id} is aborted, but gone")) };
         let due = self.silent_until(entry);
         promise!(due.is_some_and(|due| due <= now), "worker {id} is aborted, but silence is due {due:?}");
+        promise!(due.is_some_and(|due| due <= entry.heard), "worker {id} is aborted before it is heard out");
         self.story.tell(Scene::Hung);
         let Some(entry) = self.entry_mut(id) else { return Ok(()) };
         entry.life = Life::Hung { kill_at: now + CORE_GRACE };
@@ -219,14 +233,14 @@ impl Books {
         match entry.life {
             Life::Booting => {
                 promise!(!self.age_counts(entry), "worker {id} is killed for not saying ready");
-                promise!(now >= self.boot_due(entry), "worker {id} is killed before readyTimeout");
+                promise!(entry.heard >= self.boot_due(entry), "worker {id} is killed before readyTimeout");
                 self.boot_timed_out(id);
             }
-            Life::Told { at } if now >= self.leave_due(entry, at) => {
+            Life::Told { at } if entry.heard >= self.leave_due(entry, at) => {
                 self.story.tell(Scene::KilledAtTheDisconnectTimeout);
             }
             Life::Told { .. } => promise!(forced, "worker {id} is killed before disconnectTimeout"),
-            Life::Hung { kill_at } if now >= kill_at || forced => {
+            Life::Hung { kill_at } if entry.heard >= kill_at || forced => {
                 self.story.tell(Scene::KilledAfterAbort);
             }
             Life::Hung { .. } | Life::Serving { .. } | Life::Killed { .. } | Life::GivenUpOn => {
@@ -400,7 +414,7 @@ impl Books {
         let (now, said) = (self.now, self.turn.said_ready == Some(id));
         let Some(entry) = self.entry(id) else { return Err(format!("worker {id} is ready, but gone")) };
         promise!(entry.life == Life::Booting, "worker {id} becomes ready in state {:?}", entry.life);
-        let by_age = self.age_counts(entry) && now >= self.boot_due(entry);
+        let by_age = self.age_counts(entry) && entry.heard >= self.boot_due(entry);
         promise!(said || by_age, "worker {id} is taken for ready, too early or without a word");
         self.story.tell(if said { Scene::ReadyByWord } else { Scene::ReadyByAge });
         if let Some(entry) = self.entry_mut(id) {
@@ -412,12 +426,11 @@ impl Books {
 
     /// Only after the grace, and only of a worker that was killed.
     pub(super) fn given_up_on(&mut self, id: WorkerId) -> Check {
-        let now = self.now;
         let Some(entry) = self.entry_mut(id) else {
             return Err(format!("worker {id} is unkillable, but gone"));
         };
         let Life::Killed { at } = entry.life else { return Err(format!("worker {id} was never killed")) };
-        promise!(now >= at + KILL_GRACE, "worker {id} is given up on too early");
+        promise!(entry.heard >= at + KILL_GRACE, "worker {id} is given up on too early");
         entry.life = Life::GivenUpOn;
         let was = std::mem::replace(&mut entry.post, Post::Leaving);
         let (slot, generation) = (entry.slot, entry.generation);
@@ -436,6 +449,7 @@ fn is_only_said(action: &Action) -> bool {
         Action::Reply { reply: Reply::Refused, .. } | Action::Report(_) => true,
         Action::Spawn { .. }
         | Action::Disconnect { .. }
+        | Action::HearOut { .. }
         | Action::Abort { .. }
         | Action::Kill { .. }
         | Action::CloseListeners

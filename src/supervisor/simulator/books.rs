@@ -25,6 +25,10 @@ pub(super) struct Entry {
     pub(super) signal_at: Option<Moment>,
     /// Until when it asked to be waited for, in the state that it is in.
     pub(super) asked_until: Option<Moment>,
+    /// All that it said by then is known.
+    pub(super) heard: Moment,
+    /// Since when it is being heard out.
+    pub(super) being_heard: Option<Moment>,
     pub(super) post: Post,
     pub(super) life: Life,
 }

@@ -38,9 +38,9 @@ impl Books {
                     self.turn.drained = Some(*slot);
                 }
             }
-            Event::Started | Event::SaidFailed { .. } => {}
+            Event::Started | Event::SaidFailed { .. } | Event::TimePassed => {}
+            Event::HeardOut { worker } => self.heard_out(*worker),
             Event::GuardLost { .. } => self.lost_guards += 1,
-            Event::TimePassed => self.pardon_silence(),
             Event::SaidRestartMe { worker } => self.wear(*worker),
             Event::MemorySampled { worker, bytes } => {
                 if self.policy.max_memory.is_some_and(|most| *bytes > most) {
@@ -120,16 +120,17 @@ impl Books {
     }
 
     /// A loop that was late by half the time blames itself.
-    pub(super) fn pardon_silence(&mut self) {
+    fn heard_out(&mut self, id: WorkerId) {
         let (now, limit) = (self.now, self.policy.watchdog.unwrap_or_default());
-        for at in 0..self.living.len() {
-            let due = self.silent_until(&self.living[at]);
-            if due.is_some_and(|due| now >= due && now - due > limit / 2)
-                && let Life::Serving { heard, .. } = &mut self.living[at].life
-            {
-                *heard = now;
-                self.story.tell(Scene::SilencePardoned);
-            }
+        let Some(entry) = self.entry_mut(id) else { return };
+        entry.heard = entry.being_heard.take().unwrap_or(entry.heard);
+        let heard = entry.heard;
+        let due = self.entry(id).and_then(|entry| self.silent_until(entry));
+        if due.is_some_and(|due| heard >= due && heard - due > limit / 2)
+            && let Some(Life::Serving { heard, .. }) = self.entry_mut(id).map(|entry| &mut entry.life)
+        {
+            *heard = now;
+            self.story.tell(Scene::SilencePardoned);
         }
     }
 

@@ -22,6 +22,7 @@ impl Books {
         self.what_a_refused_release_said_decides_nothing(core)?;
         self.generations_are_not_mixed()?;
         self.everybody_is_answered()?;
+        self.workers_are_found_in_their_slots(core)?;
         self.crashes_alone_are_charged(core)?;
         self.stability_refills_the_budget(core.budget.left())?;
         self.generations_only_rise(core)?;
@@ -167,6 +168,12 @@ impl Books {
             "programs that nobody runs are held: {:?}",
             self.programs
         );
+        Ok(())
+    }
+
+    fn workers_are_found_in_their_slots(&self, core: &Supervisor) -> Check {
+        let slot_of = self.living.iter().map(|entry| (entry.id, entry.slot)).collect();
+        promise!(core.slot_of == slot_of, "{slot_of:?} are looked for in {:?}", core.slot_of);
         Ok(())
     }
 

@@ -99,7 +99,7 @@ impl Books {
 
     /// A seat changes hands only to a replacement that is ready and, if it is the first, has lasted.
     pub(super) fn replaced(&mut self, slot: usize, old: Option<WorkerId>, new: WorkerId) -> Check {
-        let (now, canary) = (self.now, self.policy.canary);
+        let canary = self.policy.canary;
         promise!(
             self.holder(slot).map(|entry| entry.id) == old,
             "slot {slot} had another worker than {old:?}"
@@ -121,7 +121,8 @@ impl Books {
         let Life::Serving { since, .. } = entry.life else {
             return Err(format!("worker {new} is not ready"));
         };
-        promise!(!first || now >= since + canary, "the canary has not lasted");
+        let lasted = entry.heard >= since + canary || canary.is_zero();
+        promise!(!first || lasted, "the canary has not lasted");
         entry.post = Post::Seat;
         if let Some(entry) = old.and_then(|old| self.entry_mut(old)) {
             entry.post = Post::Leaving;

@@ -23,6 +23,10 @@ pub(super) struct World {
     random: Random,
     climate: Climate,
     core: Supervisor,
+    /// The same core, which looks at everything after each event.
+    twin: Option<Supervisor>,
+    /// Workers that are to be heard out.
+    to_hear: Vec<WorkerId>,
     books: Books,
     now: Moment,
     processes: Vec<Process>,
@@ -67,6 +71,8 @@ impl World {
             climate,
             books: Books::new(&policy),
             core: Supervisor::new(policy.clone()),
+            twin: seed.is_multiple_of(4).then(|| Supervisor::new(policy.clone())),
+            to_hear: Vec::new(),
             now: Moment::default(),
             processes: Vec::with_capacity(8),
             inbox: Vec::with_capacity(16),
@@ -200,7 +206,8 @@ impl World {
 
     /// Nothing is left to happen but heartbeats.
     fn is_at_rest(&self) -> bool {
-        self.inbox.iter().all(|(_, event)| matches!(event, Event::SaidAlive { .. }))
+        self.to_hear.is_empty()
+            && self.inbox.iter().all(|(_, event)| matches!(event, Event::SaidAlive { .. }))
             && self.processes.iter().all(|p| p.ends_at.is_none() && !self.is_hanging(p))
             && self.core.change_due().is_none()
     }
@@ -221,6 +228,7 @@ impl World {
 
     /// One turn of the driver: wait, drain, act.
     fn step(&mut self) -> Check {
+        self.hear_out()?;
         let idle = Duration::from_millis(5) + self.random.up_to(Duration::from_millis(500));
         let next = self.next_moment().map_or(self.now + idle, |next| next.max(self.now));
         let (target, told) = if self.random.chance(self.climate.bent_clock) {
@@ -282,31 +290,23 @@ impl World {
             let mut due = (0..self.inbox.len()).filter(|at| self.inbox[*at].0 <= now);
             let at = due.nth(nth)?;
             let event = self.inbox.remove(at).1;
-            if let Event::SaidAlive { worker } = event {
-                self.plan_beat(worker);
-                if self.process(worker).is_some_and(|process| process.paused) {
-                    return Some(Event::TimePassed);
-                }
-            }
-            return Some(event);
+            return Some(self.hear(event).unwrap_or(Event::TimePassed));
         }
         let mut due = (0..self.processes.len()).filter(|at| self.processes[*at].has_ended(now));
         let at = due.nth(nth - news)?;
-        let worker = self.processes.swap_remove(at).id;
-        self.reaped.push(worker);
-        let status = self.random.pick(&[ExitStatus::Code(0), ExitStatus::Code(1), ExitStatus::Signal(9)]);
-        let stderr = vec![format!("last line of {worker}")];
-        Some(Event::Exited { worker, status, stderr })
+        Some(self.reap(at))
     }
 
     /// The driver's regular call. A turn that changes nothing must not ask to be woken at once.
     fn time_passed(&mut self) -> Check {
         let due = self.core.next_deadline().is_some_and(|deadline| deadline <= self.now);
         self.tell(self.now, Event::TimePassed)?;
+        self.hear_out()?;
         let rounds = if self.zeroes { 24 } else { 0 };
         for _ in 0..rounds {
             if self.is_busy() {
                 self.tell(self.now, Event::TimePassed)?;
+                self.hear_out()?;
             }
         }
         promise!(!due || !self.is_busy(), "a busy turn: {:?} is wanted again", self.core.next_deadline());
@@ -315,6 +315,47 @@ impl World {
             self.books.check_rows(&self.core, self.now)?;
         }
         Ok(())
+    }
+
+    /// Tells all that these workers have said by now, and then that it was all.
+    fn hear_out(&mut self) -> Check {
+        while let Some(worker) = self.to_hear.pop() {
+            let (now, inbox) = (self.now, std::mem::take(&mut self.inbox));
+            let is_said = |(due, event): &(Moment, Event)| *due <= now && speaker(event) == Some(worker);
+            let (mut said, rest): (Vec<_>, Vec<_>) = inbox.into_iter().partition(is_said);
+            said.sort_by_key(|(due, _)| *due);
+            self.inbox = rest;
+            for (_, event) in said {
+                if let Some(event) = self.hear(event) {
+                    self.tell(now, event)?;
+                }
+            }
+            if let Some(at) = self.processes.iter().position(|p| p.id == worker && p.has_ended(now)) {
+                let end = self.reap(at);
+                self.tell(now, end)?;
+            }
+            self.tell(now, Event::HeardOut { worker })?;
+        }
+        Ok(())
+    }
+
+    /// A word on its way arrives, unless nobody listens.
+    fn hear(&mut self, event: Event) -> Option<Event> {
+        if let Event::SaidAlive { worker } = event {
+            self.plan_beat(worker);
+            if self.process(worker).is_some_and(|process| process.paused) {
+                return None;
+            }
+        }
+        Some(event)
+    }
+
+    fn reap(&mut self, at: usize) -> Event {
+        let worker = self.processes.swap_remove(at).id;
+        self.reaped.push(worker);
+        let status = self.random.pick(&[ExitStatus::Code(0), ExitStatus::Code(1), ExitStatus::Signal(9)]);
+        let stderr = vec![format!("last line of {worker}")];
+        Event::Exited { worker, status, stderr }
     }
 
     fn is_busy(&self) -> bool {
@@ -338,7 +379,18 @@ impl World {
             process.end_by(now + span);
         }
         self.books.happened(clock, &event);
+        let repeated = self.twin.is_some().then(|| event.clone());
         let actions = self.core.handle(clock, event);
+        if let Some((twin, event)) = self.twin.as_mut().zip(repeated) {
+            let thorough = twin.handle_thoroughly(clock, event);
+            promise!(
+                actions == thorough,
+                "a look at all workers would have said {thorough:?}, not {actions:?}"
+            );
+            let (quick, exact) = (self.core.next_deadline(), twin.next_deadline());
+            let in_time = exact.is_none_or(|exact| quick.is_some_and(|quick| quick <= exact));
+            promise!(in_time, "the next deadline is {exact:?}, not {quick:?}");
+        }
         for action in &actions {
             self.trace.line(|| format!("                -> {action:?}"));
             self.books.ordered(action)?;
@@ -362,6 +414,7 @@ impl World {
                     process.end_by(now + span);
                 }
             }
+            Action::HearOut { worker } => self.to_hear.push(*worker),
             Action::LookAtQueue { slot } => {
                 if self.climate.is_calm() || self.random.chance(40) {
                     self.inbox.push((self.now, Event::QueueSeenEmpty { slot: *slot }));
@@ -503,5 +556,38 @@ impl World {
     fn order(&mut self, order: Order) -> Check {
         let ticket = self.random.chance(70).then_some(Ticket(self.books.askers.len() as u64));
         self.tell(self.now, Event::Ordered { order, ticket })
+    }
+}
+
+/// Whose word it is.
+fn speaker(event: &Event) -> Option<WorkerId> {
+    match event {
+        Event::Spawned { worker }
+        | Event::SpawnFailed { worker, .. }
+        | Event::SaidHello { worker }
+        | Event::SaidReady { worker }
+        | Event::SaidLeaving { worker }
+        | Event::NeedsTime { worker, .. }
+        | Event::SaidAlive { worker }
+        | Event::ChannelPaused { worker }
+        | Event::ChannelResumed { worker }
+        | Event::SaidRestartMe { worker }
+        | Event::MemorySampled { worker, .. }
+        | Event::SaidFailed { worker, .. }
+        | Event::HeardOut { worker }
+        | Event::Exited { worker, .. } => Some(*worker),
+        Event::Started
+        | Event::Ordered { .. }
+        | Event::QueueSeenEmpty { .. }
+        | Event::GuardLost { .. }
+        | Event::TimePassed => None,
+    }
+}
+
+impl Supervisor {
+    /// No rule is left out, whatever the event.
+    fn handle_thoroughly(&mut self, now: Moment, event: Event) -> Vec<Action> {
+        self.due = Some(Moment::default());
+        self.handle(now, event)
     }
 }

@@ -22,11 +22,21 @@ pub(super) struct Cluster {
     pub(super) spawns: usize,
     /// Generations whose program was let go.
     pub(super) forgotten: Vec<u64>,
+    /// When it is told that a worker was heard out.
+    pub(super) hearing: Hearing,
     now: Moment,
 }
 
 pub(super) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
+}
+
+/// When the core is told that a worker was heard out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hearing {
+    AtOnce,
+    /// After what the test tells first.
+    Later,
 }
 
 /// The defaults of the design.
@@ -66,6 +76,7 @@ impl Cluster {
             notices: Vec::new(),
             spawns: 0,
             forgotten: Vec::new(),
+            hearing: Hearing::AtOnce,
             now: Moment::default(),
         }
     }
@@ -98,7 +109,11 @@ impl Cluster {
                     orders.push(spelled(&action));
                     answers.push(self.spawned(*worker));
                 }
-                Action::Disconnect { .. }
+                Action::HearOut { worker } if self.hearing == Hearing::AtOnce => {
+                    answers.push(Event::HeardOut { worker: *worker });
+                }
+                Action::HearOut { .. }
+                | Action::Disconnect { .. }
                 | Action::Abort { .. }
                 | Action::Kill { .. }
                 | Action::CloseListeners
@@ -142,6 +157,11 @@ impl Cluster {
 
     pub(super) fn says_alive(&mut self, worker: u64) -> Vec<String> {
         self.tell(Event::SaidAlive { worker: WorkerId(worker) })
+    }
+
+    /// All that it has said was told.
+    pub(super) fn was_heard_out(&mut self, worker: u64) -> Vec<String> {
+        self.tell(Event::HeardOut { worker: WorkerId(worker) })
     }
 
     pub(super) fn exits(&mut self, worker: u64) -> Vec<String> {
@@ -236,6 +256,7 @@ fn spelled(action: &Action) -> String {
         Action::Abort { worker } => format!("abort {worker}"),
         Action::Kill { worker } => format!("kill {worker}"),
         Action::Disconnect { worker, by: Notification::Signal } => format!("signal {worker}"),
+        Action::HearOut { worker } => format!("hear out {worker}"),
         Action::CloseListeners => "close".to_owned(),
         Action::ReleaseListeners { unused_since } => format!("release before {unused_since}"),
         Action::Steer { slots } => format!("steer to {slots:?}"),

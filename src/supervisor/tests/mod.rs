@@ -1,6 +1,7 @@
 //! Every rule of the core as a small scenario: facts in, orders out, by a clock that the test holds.
 
 mod crash;
+mod crowd;
 mod drain;
 mod guard;
 mod harness;

@@ -1,7 +1,7 @@
 //! The watchdog: who is watched, what silence costs, who is forgiven.
 
-use super::harness::{Cluster, ms, policy};
-use crate::supervisor::{Cause, Notice, Policy, Severity};
+use super::harness::{Cluster, Hearing, ms, policy};
+use crate::supervisor::{Cause, Event, Notice, Policy, Severity, WorkerId};
 
 fn watched(workers: usize) -> Policy {
     Policy { watchdog: Some(ms(2000)), ..policy(workers) }
@@ -99,7 +99,6 @@ fn a_replacement_that_hangs_ends_the_restart() {
 
 #[test]
 fn a_worker_whose_channel_is_paused_cannot_be_called_silent() {
-    use crate::supervisor::{Event, WorkerId};
     let (paused, resumed) =
         (Event::ChannelPaused { worker: WorkerId(1) }, Event::ChannelResumed { worker: WorkerId(1) });
     let mut cluster = Cluster::ready(watched(1));
@@ -123,7 +122,7 @@ fn a_loop_that_was_late_by_half_the_time_blames_itself() {
     for (late, judged) in [(1000, vec!["abort 1", "abort 2"]), (1001, vec![]), (60_000, vec![])] {
         let mut cluster = Cluster::ready(watched(2));
         cluster.stall(2000 + late);
-        assert_eq!(cluster.tell(crate::supervisor::Event::TimePassed), judged, "late by {late} ms");
+        assert_eq!(cluster.tell(Event::TimePassed), judged, "late by {late} ms");
         if judged.is_empty() {
             assert!(cluster.pass(1999).is_empty());
             assert_eq!(cluster.pass(1), ["abort 1", "abort 2"], "but not for ever");
@@ -134,10 +133,15 @@ fn a_loop_that_was_late_by_half_the_time_blames_itself() {
 #[test]
 fn facts_that_are_told_late_come_before_the_verdict() {
     let mut cluster = Cluster::ready(watched(2));
+    cluster.hearing = Hearing::Later;
     cluster.stall(2500);
-    assert!(cluster.says_alive(2).is_empty(), "told first, and worker 1 may be next");
-    assert!(cluster.says_alive(1).is_empty());
-    assert!(cluster.tell(crate::supervisor::Event::TimePassed).is_empty());
+    assert_eq!(cluster.says_alive(2), ["hear out 1"]);
+    assert!(cluster.tell(Event::TimePassed).is_empty(), "asked once");
+    assert!(cluster.says_alive(1).is_empty(), "it was on its way");
+    assert!(cluster.was_heard_out(1).is_empty());
+    assert!(cluster.pass(1999).is_empty());
+    assert_eq!(cluster.pass(1), ["hear out 1", "hear out 2"]);
+    assert_eq!(cluster.was_heard_out(2), ["abort 2"]);
 }
 
 #[test]
