@@ -194,8 +194,13 @@ impl Place {
         }
         self.sender.store(sender.pack(), SeqCst);
         self.came.store(true, SeqCst);
-        // SAFETY: one byte of a constant; `drop` waits for us before the descriptor may go. A full pipe wakes anyway.
-        unsafe { libc::write(wake, b"!".as_ptr().cast(), 1) };
+        // A byte that is lost is an order that nobody obeys; a full pipe wakes anyway.
+        for _ in 0..3 {
+            // SAFETY: one byte of a constant; `drop` waits for us before the descriptor may go.
+            if unsafe { libc::write(wake, b"!".as_ptr().cast(), 1) } == 1 {
+                return;
+            }
+        }
     }
 }
 
