@@ -36,7 +36,7 @@ use crate::config::{ApiConfig, ListenAddress};
 use crate::error::{Error, Kind, Result};
 use crate::handle::Handle;
 use crate::journal;
-use crate::master::listener::{Sharing, bind_ip};
+use crate::master::listener::{Sharing, bind_abstract, bind_ip};
 use crate::master::patience::patiently;
 use crate::master::socketfile::{self, Access, Mode, Place, SocketFile};
 use crate::sys::inotify::{Inotify, WatchId};
@@ -82,8 +82,13 @@ impl Bound {
                 let (listener, file) = patiently(bind).map_err(failed)?;
                 (listener, config.listen.clone(), Some(file))
             }
-            ListenAddress::Udp(_) | ListenAddress::Abstract(_) => {
-                let reason = format!("control API at {}: not a stream with an owner", config.listen);
+            ListenAddress::Abstract(name) => {
+                let failed = |error| Error::start(format_args!("control API at {}", config.listen), error);
+                let listener = patiently(|| bind_abstract(name, BACKLOG)).map_err(failed)?;
+                (listener, config.listen.clone(), None)
+            }
+            ListenAddress::Udp(_) => {
+                let reason = format!("control API at {}: not a stream", config.listen);
                 return Err(Error::new(Kind::Setting, reason));
             }
         };
@@ -138,10 +143,11 @@ impl Bound {
         }
         let door = Door::new(self.listener, self.file, opened.clone())?;
         let reach = Reach::of(&self.address);
-        let orders = if reach == Reach::Loopback && self.token.is_none() && !self.any_user {
-            users(&door, &self.address)
-        } else {
-            Orders::Anybody
+        let orders = match reach {
+            _ if self.token.is_some() || self.any_user => Orders::Anybody,
+            Reach::Loopback => users(&door, &self.address),
+            Reach::Name => Orders::Users(Users::of_this_process(effective_user())),
+            Reach::File | Reach::Network => Orders::Anybody,
         };
         let names = own_names().chain(self.hosts).collect();
         let site = Site { reach, names, token: self.token, orders };

@@ -43,6 +43,8 @@ pub(super) struct Users {
 pub(super) enum Reach {
     /// A unix socket: only who may open its file, and no browser can.
     File,
+    /// A unix socket without a file: every program of this machine, and no browser can.
+    Name,
     /// Programs of this machine, browsers among them.
     Loopback,
     /// Other machines too.
@@ -55,7 +57,8 @@ const PAGE: [&str; 2] = ["origin", "referer"];
 impl Reach {
     pub(super) fn of(address: &ListenAddress) -> Self {
         match address {
-            ListenAddress::Unix(_) | ListenAddress::Abstract(_) => Reach::File,
+            ListenAddress::Unix(_) => Reach::File,
+            ListenAddress::Abstract(_) => Reach::Name,
             ListenAddress::Tcp(at) | ListenAddress::Udp(at) if at.ip().to_canonical().is_loopback() => {
                 Reach::Loopback
             }
@@ -102,9 +105,14 @@ impl Site {
     }
 
     fn check_user(&self, by: &Principal) -> Result<(), Refusal> {
-        let (Orders::Users(users), Principal::Tcp { owner, .. }) = (&self.orders, by) else { return Ok(()) };
+        let owner = match by {
+            Principal::Program => return Ok(()),
+            Principal::Unix { uid, .. } => Owner::User(*uid),
+            Principal::Tcp { owner, .. } => *owner,
+        };
+        let Orders::Users(users) = &self.orders else { return Ok(()) };
         let reason = match owner {
-            Owner::User(uid) if users.trust(*uid) => return Ok(()),
+            Owner::User(uid) if users.trust(uid) => return Ok(()),
             Owner::User(uid) => format!("uid {uid} gives no orders here"),
             Owner::Nobody => "nobody on this machine has the other end of this connection".into(),
             Owner::Unknown => "the kernel does not say whose the other end of this connection is".into(),
@@ -124,7 +132,7 @@ impl Site {
         let name = name.strip_suffix('.').unwrap_or(&name);
         let address = literal(name);
         match self.reach {
-            Reach::File => true,
+            Reach::File | Reach::Name => true,
             Reach::Loopback if address.is_some_and(|address| address.is_loopback()) => true,
             Reach::Network if address.is_some() => true,
             Reach::Loopback | Reach::Network => {
@@ -227,6 +235,21 @@ mod tests {
         let by = Principal::Tcp { address: "127.0.0.1:54321".parse().unwrap(), owner };
         site.admit(&head, &by)
             .map_or_else(|refusal| (refusal.status, refusal.reason), |_| (200, String::new()))
+    }
+
+    /// A socket without a file has no mode that keeps others out.
+    #[test]
+    fn without_a_file_the_uid_of_the_caller_counts() {
+        let orders = Orders::Users(Users { own: 1000, stranger: None });
+        let site = Site { orders, ..site(Reach::of(&"unix:@x".parse().unwrap())) };
+        let admit = |line: &str, uid| {
+            let head =
+                Head::read(format!("{line} HTTP/1.1\r\nHost: any\r\n\r\n").as_bytes()).unwrap().unwrap();
+            site.admit(&head, &Principal::Unix { uid, pid: 1 }).map_or_else(|refusal| refusal.status, |_| 200)
+        };
+        for (uid, expected) in [(0, 200), (1000, 200), (1001, 403)] {
+            assert_eq!((admit("GET /restart", uid), admit("GET /status", uid)), (expected, 200), "{uid}");
+        }
     }
 
     #[test]

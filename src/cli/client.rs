@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
 use proteus_cluster::settings::SETTINGS;
@@ -89,11 +91,11 @@ impl Master {
     fn ask(&self, method: &str, path: &str, body: &str, limit: Duration) -> Result<Answer, Silence> {
         let request = self.request(method, path, body);
         match &self.address {
-            ListenAddress::Unix(path) => {
-                let stream = UnixStream::connect(path).map_err(|error| self.unreachable(&error))?;
-                let limited =
-                    stream.set_read_timeout(Some(limit)).and(stream.set_write_timeout(Some(AT_ONCE)));
-                self.exchange(limited.map(|()| stream), &request)
+            ListenAddress::Unix(path) => self.ask_unix(UnixStream::connect(path), &request, limit),
+            ListenAddress::Abstract(name) => {
+                let address = SocketAddr::from_abstract_name(name.as_bytes());
+                let stream = address.and_then(|address| UnixStream::connect_addr(&address));
+                self.ask_unix(stream, &request, limit)
             }
             ListenAddress::Tcp(at) | ListenAddress::Udp(at) => {
                 let stream =
@@ -104,6 +106,17 @@ impl Master {
             }
             _ => Err(self.unreachable(&io::ErrorKind::Unsupported.into())),
         }
+    }
+
+    fn ask_unix(
+        &self,
+        stream: io::Result<UnixStream>,
+        request: &str,
+        limit: Duration,
+    ) -> Result<Answer, Silence> {
+        let stream = stream.map_err(|error| self.unreachable(&error))?;
+        let limited = stream.set_read_timeout(Some(limit)).and(stream.set_write_timeout(Some(AT_ONCE)));
+        self.exchange(limited.map(|()| stream), request)
     }
 
     fn request(&self, method: &str, path: &str, body: &str) -> String {
@@ -206,6 +219,7 @@ mod tests {
             ("10.0.0.1:80", Some("10.0.0.1:80")),
             ("127.0.0.1:0", None),
             ("unix:/x", Some("unix:/x")),
+            ("unix:@x", Some("unix:@x")),
         ];
         for (listens, called) in table {
             let address = reachable(listens.parse().unwrap());

@@ -87,7 +87,11 @@ pub(super) fn errand(errand: &Errand) -> String {
         let value = flag.value.map_or(String::new(), |value| format!(" {value}"));
         row(&mut text, &format!("    --{}{value}", flag.long), flag.meaning);
     }
-    row(&mut text, "    --api ADDRESS", "the master's control API: HOST:PORT or unix:/path [127.0.0.1:8111]");
+    row(
+        &mut text,
+        "    --api ADDRESS",
+        "the master's control API: HOST:PORT, unix:/path or unix:@name [127.0.0.1:8111]",
+    );
     row(&mut text, "-c, --config FILE", "the master's settings, to find its API and its token there");
     row(&mut text, "-h, --help", "this text");
     text.push('\n');

@@ -56,7 +56,7 @@ enum Token {
 
 impl Api {
     /// The control API at `address`: `127.0.0.1:8111`, `[::1]:8111`, a host alone (`0.0.0.0`, `localhost`, `::1`;
-    /// the port is then 8111), or `unix:/path`.
+    /// the port is then 8111), `unix:/path` or `unix:@name`.
     ///
     /// An address that other machines can reach should have a [`token`](Api::token).
     pub fn new(address: impl AsRef<str>) -> Self {
@@ -151,16 +151,15 @@ impl Api {
             (ListenAddress::Udp(_), _) => {
                 Err(format!("{} is udp, and the API speaks HTTP", quoted(text)).into())
             }
-            (ListenAddress::Abstract(_), _) => {
-                Err(format!("{} has no file whose mode keeps other users out", quoted(text)).into())
-            }
-            (ListenAddress::Unix(_), Some(port)) => {
+            (ListenAddress::Unix(_) | ListenAddress::Abstract(_), Some(port)) => {
                 Err(format!("{} has no port, but `api.port` is {port}", quoted(text)).into())
             }
             (ListenAddress::Tcp(_), Some(port)) => {
                 Err(format!("{} names a port, and `api.port` ({port}) does as well", quoted(text)).into())
             }
-            (ListenAddress::Tcp(_) | ListenAddress::Unix(_), None) => Ok(address),
+            (ListenAddress::Tcp(_) | ListenAddress::Unix(_) | ListenAddress::Abstract(_), None) => {
+                Ok(address)
+            }
         }
     }
 }
@@ -282,6 +281,7 @@ mod tests {
             (r#"{"listen": "[::1]", "port": 1}"#, "[::1]:1"),
             (r#"{"listen": "127.0.0.1:80"}"#, "127.0.0.1:80"),
             (r#"{"listen": "unix:/x"}"#, "unix:/x"),
+            (r#"{"listen": "unix:@x"}"#, "unix:@x"),
         ];
         for (api, address) in table {
             let config = Config::from_json(&format!("{{\"api\": {api}}}")).unwrap();

@@ -85,7 +85,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "listen",
         flag: Some(flag("listen", "[NAME=]ADDRESS")),
         default: "none",
-        meaning: "a socket that the workers share: 127.0.0.1:8080, [::]:80, unix:/run/app.sock or udp:127.0.0.1:53; may be repeated",
+        meaning: "a socket that the workers share: 127.0.0.1:8080, [::]:80, unix:/run/app.sock, unix:@app or udp:127.0.0.1:53; may be repeated",
         take: take_listen,
     },
     Setting {
@@ -127,7 +127,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "api.listen",
         flag: Some(flag("api", "ADDRESS")),
         default: "off; with api, 127.0.0.1",
-        meaning: "control API at 127.0.0.1:8111, a host alone, or unix:/path",
+        meaning: "control API at 127.0.0.1:8111, a host alone, unix:/path or unix:@name",
         take: take_api_listen,
     },
     Setting {

@@ -315,7 +315,7 @@ pub(super) fn bind_ip_with(
 }
 
 /// A name that has no file.
-pub(super) fn bind_abstract(name: &OsStr, backlog: u32) -> io::Result<Socket> {
+pub(crate) fn bind_abstract(name: &OsStr, backlog: u32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = [b"\0", name.as_bytes()].concat();
     socket.bind(&SockAddr::unix(OsStr::from_bytes(&address))?)?;

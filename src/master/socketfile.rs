@@ -5,6 +5,7 @@
 //! so a name that somebody removes is linked back from there.
 
 use std::collections::hash_map::RandomState;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -94,35 +95,30 @@ pub(crate) fn bind(
     check_free(&path)?;
     let spare = spare_of(&path)?;
     check_free(&spare)?;
-    remove_if_there(&spare)?;
+    let aside = aside(&path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(PathAddress::of(&spare)?.address())?;
-    let placed = place(&socket, spare.clone(), path, access, backlog, news);
+    socket.bind(PathAddress::of(&aside)?.address())?;
+    // As long as it is ours and can be read.
+    let watch = news.and_then(|news| news.watch(&aside).ok());
+    let placed = set_access(&aside, access).and_then(|inode| {
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        place(&aside, path, spare, inode)
+    });
     if placed.is_err() {
-        drop(fs::remove_file(&spare)); // the first error is the one to tell
+        drop(fs::remove_file(&aside)); // the first error is the one to tell
     }
-    Ok((socket, placed?))
+    Ok((socket, SocketFile { place: Some(Arc::new(placed?)), watch }))
 }
 
-fn place(
-    socket: &Socket,
-    spare: PathBuf,
-    path: PathBuf,
-    access: Access,
-    backlog: u32,
-    news: Option<&Inotify>,
-) -> io::Result<SocketFile> {
-    // As long as it is ours and can be read; without news it is looked at less often.
-    let watch = news.and_then(|news| news.watch(&spare).ok());
-    let inode = set_access(&spare, access)?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    let spare = match link(&spare, &path) {
-        Ok(()) => Some(spare),
+/// Puts the file where clients look for it. Each of its names comes from its own first one, so that whoever does
+/// the same at the same time gets none of ours.
+fn place(aside: &Path, path: PathBuf, spare: PathBuf, inode: (u64, u64)) -> io::Result<Place> {
+    let spare = match link(aside, &path) {
+        Ok(()) => fs::rename(aside, &spare).map(|()| Some(spare))?,
         // No second names here, or not for us.
-        Err(_) => fs::rename(&spare, &path).map(|()| None)?,
+        Err(_) => fs::rename(aside, &path).map(|()| None)?,
     };
-    let place = Place { path, spare, inode, stage: Mutex::new(Stage::InUse) };
-    Ok(SocketFile { place: Some(Arc::new(place)), watch })
+    Ok(Place { path, spare, inode, stage: Mutex::new(Stage::InUse) })
 }
 
 /// Sets what the file is to have, of this very file, and says which it is.
@@ -157,26 +153,28 @@ fn itself(file: &File) -> PathBuf {
 
 /// Gives the file one more name, in the place of what has that name now.
 fn link(file: &Path, name: &Path) -> io::Result<()> {
-    let random = RandomState::new().build_hasher().finish();
-    let aside = name.with_file_name(format!(".{:08x}", random & 0xffff_ffff));
+    let aside = aside(name)?;
     fs::hard_link(file, &aside)?;
     fs::rename(&aside, name).inspect_err(|_| drop(fs::remove_file(&aside))) // the first error is the one to tell
 }
 
-/// The second name of a socket's file: the same each time, so that what a killed master leaves is found.
-fn spare_of(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut spare = std::ffi::OsString::from(".");
-    spare.push(name);
-    spare.push(".spare");
-    Ok(path.with_file_name(spare))
+/// A name beside another that nobody else uses.
+fn aside(path: &Path) -> io::Result<PathBuf> {
+    let random = RandomState::new().build_hasher().finish() & 0xffff_ffff;
+    hidden(path, &format!("{random:08x}"))
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
+/// The second name of a socket's file: the same each time, so that what a killed master leaves is found.
+fn spare_of(path: &Path) -> io::Result<PathBuf> {
+    hidden(path, "spare")
+}
+
+/// `.NAME.WHAT` in the folder of a file.
+fn hidden(path: &Path, what: &str) -> io::Result<PathBuf> {
+    let mut hidden = OsString::from(".");
+    hidden.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    hidden.push(format!(".{what}"));
+    Ok(path.with_file_name(hidden))
 }
 
 /// Refuses a path that is somebody's file or a socket that somebody listens on.

@@ -53,7 +53,12 @@ impl Master {
     pub(super) fn hear_of_files(&mut self) {
         let now = self.now();
         let Some(watch) = &mut self.sockets else { return };
-        for news in watch.news.read() {
+        let heard = watch.news.read();
+        if !heard.is_empty() {
+            // There may be more, of which nobody tells again; whoever floods us waits for the next turn.
+            self.unfinished.push(Source::Files);
+        }
+        for news in heard {
             match news {
                 News::Of(file) => watch.looks.note(file, now),
                 News::Lost => self.listeners.watched().for_each(|(file, _)| watch.looks.note(file, now)),

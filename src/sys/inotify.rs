@@ -45,24 +45,13 @@ impl Inotify {
         Ok(WatchId(number))
     }
 
-    /// What has come since, without waiting for it.
+    /// Some of what has come since, without waiting for it; nothing if that was all.
     pub(crate) fn read(&self) -> Vec<News> {
-        let mut news = Vec::new();
         let mut buffer = [0u8; 256 * HEAD];
-        while let Ok(length) = self.fill(&mut buffer) {
-            let Some(events) = buffer.get(..length).filter(|events| !events.is_empty()) else {
-                break;
-            };
-            news.extend(parse(events));
-        }
-        news
-    }
-
-    fn fill(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        // SAFETY: the kernel writes to the buffer, no more than its length.
         let length =
+            // SAFETY: the kernel writes to the buffer, no more than its length.
             retry(|| unsafe { libc::read(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) });
-        length.map(isize::unsigned_abs)
+        length.map_or_else(|_| Vec::new(), |length| parse(&buffer[..length.unsigned_abs()]))
     }
 }
 

@@ -3,12 +3,14 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::harness::master::{idle_settings, role_command, role_settings, shell_settings};
 use crate::harness::tools::{free_port, with_each_node};
-use crate::harness::{Master, Scene, get, skipped, wait_until};
+use crate::harness::{Master, Scene, get, proc, proteus, skipped, sys, wait_until};
 
 /// A master that is born with these sockets.
 fn activated(scene: &Scene, settings: &Value, sockets: &str, names: &str) -> Master {
@@ -148,4 +150,30 @@ fn node_listens_at_an_abstract_name() {
         assert_eq!(listeners(&master), 1, "one for both workers");
         master.stop(&scene);
     });
+}
+
+/// No mode keeps anybody out of a name without a file, so it is for the uid of the caller.
+#[test]
+fn the_control_api_at_an_abstract_name() {
+    if !sys::is_root() {
+        return skipped("the_control_api_at_an_abstract_name", "it takes another user");
+    }
+    let scene = Scene::new("abstract-api");
+    let address = format!("unix:@{}", scene.tag);
+    let mut settings = idle_settings();
+    settings["api"] = json!({ "listen": address });
+    let master = Master::run(&scene, &settings);
+    wait_until("it is there", || connect(&scene.tag).is_ok());
+    let order = |words: &[&str], uid: u32| {
+        let mut command = Command::new(proteus());
+        command.args(words).args(["--api", &address]).env(proc::TAG, &scene.tag).uid(uid);
+        let output = command.output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(order(&["status"], 0).0, Some(0));
+    assert_eq!(order(&["status"], 65534).0, Some(0));
+    let (status, why) = order(&["shutdown"], 65534);
+    assert!(status != Some(0) && why.contains("uid 65534 gives no orders here"), "{status:?} {why}");
+    assert_eq!(order(&["shutdown"], 0).0, Some(0));
+    master.ends_with(&scene, 0);
 }

@@ -65,7 +65,7 @@ fn what_a_killed_master_leaves_is_taken_over() {
     first.wait_one_ready();
     first.signal(libc::SIGKILL);
     first.wait_exit();
-    assert!(UnixStream::connect(scene.path("app.sock")).is_err());
+    wait_until("its worker is gone too", || UnixStream::connect(scene.path("app.sock")).is_err());
     let second = Master::run(&scene, &settings);
     second.wait_one_ready();
     UnixStream::connect(scene.path("app.sock")).expect("served anew");
