@@ -13,8 +13,8 @@ use super::{Config, GuardUse, LogFile, LogFormat, Output, Ready, json};
 use crate::error::{Error, Result};
 use crate::journal::LogPlace;
 
-/// Variables between a master and its own worker: a value from the settings would be lost, and the master's
-/// own do not leak through.
+/// Variables between a master and its own worker, or between the master and who started it: a value from the settings
+/// would be lost or mislead, and the master's own do not leak through.
 pub(crate) const RESERVED_ENV: &[&str] = &[
     "PROTEUS_WORKER_ID",
     "PROTEUS_SLOT",
@@ -23,9 +23,16 @@ pub(crate) const RESERVED_ENV: &[&str] = &[
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
     "NOTIFY_SOCKET",
+    "FDSTORE",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
+    "MAINPID",
+    "MAINPIDFDID",
+    "MANAGERPID",
+    "MANAGERPIDFDID",
+    "SYSTEMD_EXEC_PID",
     "NODE_CHANNEL_FD",
     "NODE_CHANNEL_SERIALIZATION_MODE",
     "NODE_UNIQUE_ID",
@@ -352,7 +359,7 @@ impl Builder {
             return Err(format!("the key {} holds an equals sign", quoted(&name)).into());
         }
         if RESERVED_ENV.contains(&&*name) {
-            return Err(format!("{name} is set by the master itself").into());
+            return Err(format!("{name} is the master's own to set").into());
         }
         without_nul(&value).map_err(|_| format!("the value of {} holds a NUL byte", quoted(&name)))?;
         let variables = &mut self.config.env;

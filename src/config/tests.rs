@@ -230,8 +230,12 @@ fn wrong_values_are_refused_by_key() {
         (r#"{"env": {"": "1"}}"#, "setting `env.`: a key must not be empty"),
         (r#"{"env": {"A=B": "1"}}"#, "setting `env.A=B`: the key \"A=B\" holds an equals sign"),
         (
+            r#"{"env": {"LISTEN_PIDFDID": "1"}}"#,
+            "setting `env.LISTEN_PIDFDID`: LISTEN_PIDFDID is the master's own to set",
+        ),
+        (
             r#"{"env": {"LISTEN_FDS": "1"}}"#,
-            "setting `env.LISTEN_FDS`: LISTEN_FDS is set by the master itself",
+            "setting `env.LISTEN_FDS`: LISTEN_FDS is the master's own to set",
         ),
     ];
     for (json, line) in table {

@@ -36,9 +36,8 @@ impl Handed {
             return Ok(Handed(Vec::new()));
         }
         let of = |key| std::env::var(key).ok();
-        let for_us = of("LISTEN_PID").is_some_and(|pid| pid == std::process::id().to_string());
-        let count =
-            of("LISTEN_FDS").and_then(|count| count.parse::<usize>().ok()).filter(|_| for_us).unwrap_or(0);
+        let for_us = |_: &usize| inherit::listeners_are_ours();
+        let count = of("LISTEN_FDS").and_then(|count| count.parse().ok()).filter(for_us).unwrap_or(0);
         let names = of("LISTEN_FDNAMES").unwrap_or_default();
         let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
         let sockets = inherit::listeners(count).map_err(|error| {

@@ -7,7 +7,7 @@ use std::os::unix::process::parent_id;
 use super::ancillary::peer_pid;
 #[cfg(feature = "logger")]
 use super::ancillary::send;
-use super::check;
+use super::{check, process};
 
 /// Where the systemd convention puts the first passed descriptor.
 const FIRST_LISTENER: RawFd = 3;
@@ -46,6 +46,17 @@ impl EarlyChannel {
             lines = &lines[sent..];
         }
     }
+}
+
+/// Whether the passed descriptors are for this process: by its pid (`LISTEN_PID`) and, since systemd 258, also by the
+/// number that no other process ever has (`LISTEN_PIDFDID`), where the kernel knows such.
+pub(crate) fn listeners_are_ours() -> bool {
+    let says = |key, own: u64| std::env::var(key).is_ok_and(|text| text.parse() == Ok(own));
+    let by_number = match (std::env::var_os("LISTEN_PIDFDID"), process::own_number()) {
+        (Some(_), Some(own)) => says("LISTEN_PIDFDID", own),
+        (Some(_), None) | (None, _) => true,
+    };
+    says("LISTEN_PID", std::process::id().into()) && by_number
 }
 
 /// Takes over the passed listeners, from descriptor 3 on. To be called once in a process.

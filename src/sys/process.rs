@@ -2,8 +2,10 @@
 //!
 //! A pid names our child until we reap it, and nobody else; a pidfd names it for ever.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 
 use libc::{c_int, pid_t};
 
@@ -140,10 +142,31 @@ pub(crate) fn has_pidfd() -> bool {
     refused(wait.into(), libc::EBADF)
 }
 
+/// The number of this process that no other one ever has: the inode of its pidfd (Linux 6.9).
+pub(crate) fn own_number() -> Option<u64> {
+    const PID_FILE_SYSTEM: i64 = 0x5049_4446;
+    // SAFETY: takes integers; the result is a new descriptor, or -1.
+    let opened = check(unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) }).ok()?;
+    // SAFETY: the kernel has just given us this descriptor.
+    let pidfd = File::from(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(opened).ok()?) });
+    // SAFETY: an all-zero statfs is a valid value of this plain C struct.
+    let mut system: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `system` is a valid place to write to; the descriptor is ours.
+    check(unsafe { libc::fstatfs(pidfd.as_raw_fd(), &raw mut system) }).ok()?;
+    // Before, all pidfds have one inode.
+    (system.f_type as i64 == PID_FILE_SYSTEM).then(|| pidfd.metadata().ok())?.map(|found| found.ino())
+}
+
 /// The process group of a process, if it still exists.
 pub(crate) fn group_of(pid: u32) -> Option<u32> {
     // SAFETY: takes an integer and returns one.
     u32::try_from(unsafe { libc::getpgid(pid_t::try_from(pid).ok()?) }).ok()
+}
+
+/// The users as whom the calling thread may signal others: its real and its effective one.
+pub(crate) fn users() -> [u32; 2] {
+    // SAFETY: always succeeds and touches no memory.
+    [unsafe { libc::getuid() }, effective_user()]
 }
 
 /// The user that this process acts as.

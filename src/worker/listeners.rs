@@ -22,10 +22,10 @@ pub(super) enum SocketKind {
 }
 
 impl Listeners {
-    /// By the systemd convention: `LISTEN_FDS` descriptors from 3 on, ours only when `LISTEN_PID` says so.
+    /// By the systemd convention: `LISTEN_FDS` descriptors from 3 on, ours only when they say so.
     pub(super) fn from_env() -> Result<Self> {
         let text = |key| std::env::var(key).unwrap_or_default();
-        if text("LISTEN_PID") != std::process::id().to_string() {
+        if !inherit::listeners_are_ours() {
             return Ok(Listeners::default());
         }
         let (fds, names) = (text("LISTEN_FDS"), text("LISTEN_FDNAMES"));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::http::over_unix;
 use crate::harness::master::{idle_settings, role_command, role_settings};
-use crate::harness::{Master, Scene, eventually, get, proc, proteus};
+use crate::harness::{Master, Scene, eventually, get, proc, proteus, skipped, sys};
 
 /// A master that is born with these sockets, by the names.
 fn activated(scene: &Scene, settings: &Value, sockets: &str, names: &str) -> Master {
@@ -65,6 +65,28 @@ fn what_is_for_another_process_is_left_alone() {
     assert_eq!(proc::environment(pid)["LISTEN_FDS"], "1");
     assert!(!master.has_logged("LISTEN_FDS"), "{}", master.log_text());
     master.stop(&scene);
+}
+
+/// `LISTEN_PIDFDID` of systemd 258 and newer: the pid is right, but was another process's when it was written down.
+#[test]
+fn sockets_for_an_earlier_process_of_the_same_pid_are_left_alone() {
+    let Some(_) = sys::own_number() else {
+        return skipped("handed-number", "this kernel's processes have no numbers of their own");
+    };
+    for (number, is_ours) in [("own", true), ("other", false)] {
+        let scene = Scene::new("handed-number");
+        let mut settings = idle_settings();
+        settings["listen"] = json!({ "name": "http", "address": "127.0.0.1:0" });
+        drop(Master::command(&scene, &settings)); // writes the settings
+        let mut command = role_command("activate");
+        command.env("PROTEUS_TEST_SOCKETS", scene.address(8080)).env("PROTEUS_TEST_NAMES", "http");
+        command.env("PROTEUS_TEST_NUMBER", number);
+        let master = Master::start(&scene, command);
+        let worker = proc::environment(master.wait_one_ready());
+        assert_eq!(master.address("http") == scene.address(8080), is_ours, "{number}");
+        assert!(!worker.contains_key("LISTEN_PIDFDID"), "libsystemd would find no socket there");
+        master.stop(&scene);
+    }
 }
 
 #[test]

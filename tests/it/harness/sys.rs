@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -148,6 +148,20 @@ pub(crate) fn reap_anybody() -> Option<u32> {
 pub(crate) fn wait_for_anybody() -> Option<u32> {
     // SAFETY: a null status is allowed.
     u32::try_from(unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) }).ok().filter(|pid| *pid > 0)
+}
+
+/// The number of this process that no other one ever has, where the kernel has such (Linux 6.9).
+pub(crate) fn own_number() -> Option<u64> {
+    let number = |pid: u32| {
+        // SAFETY: takes integers; the result is a new descriptor, or -1.
+        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let pidfd = RawFd::try_from(pidfd).ok().filter(|fd| *fd >= 0)?;
+        // SAFETY: the kernel has just given us this descriptor.
+        Some(File::from(unsafe { OwnedFd::from_raw_fd(pidfd) }).metadata().ok()?.ino())
+    };
+    // On older ones all have the same.
+    let own = number(std::process::id())?;
+    (Some(own) != number(std::os::unix::process::parent_id())).then_some(own)
 }
 
 /// Holds a signal back from the calling thread.

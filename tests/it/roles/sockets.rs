@@ -160,12 +160,18 @@ pub(super) fn activate() -> i32 {
     let addresses = variable("PROTEUS_TEST_SOCKETS");
     let sockets: Vec<OwnedFd> = addresses.split(' ').map(bind).collect();
     sys::hand_over(&sockets);
+    let number = match std::env::var("PROTEUS_TEST_NUMBER").as_deref() {
+        Ok("own") => sys::own_number(),
+        Ok(_) => Some(1),
+        Err(_) => None,
+    };
     let error = Command::new(proteus())
         .args(["run", "--config", "proteus.json"])
         .env_remove("PROTEUS_TEST_ROLE")
         .env("LISTEN_PID", std::process::id().to_string())
         .env("LISTEN_FDS", sockets.len().to_string())
         .env("LISTEN_FDNAMES", variable("PROTEUS_TEST_NAMES"))
+        .envs(number.map(|number| ("LISTEN_PIDFDID", number.to_string())))
         .exec();
     panic!("{error}");
 }
