@@ -235,9 +235,9 @@ impl Listener {
 
 /// Who may connect to a unix socket of the settings. Looks users up, and so reads files.
 pub(super) fn access(config: &ListenerConfig) -> io::Result<Access> {
-    let found = user::credentials(config.user.as_deref(), config.group.as_deref());
+    let found = user::run_as(config.user.as_deref(), config.group.as_deref());
     let found = found.map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
-    let (uid, gid) = found.map_or((None, None), |found| (found.uid, found.gid));
+    let (uid, gid) = found.map_or((None, None), |found| (found.credentials.uid, found.credentials.gid));
     Ok(Access { mode: config.mode.map_or(Mode::Umask, Mode::Exactly), uid, gid })
 }
 

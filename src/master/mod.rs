@@ -13,6 +13,7 @@ mod folder;
 mod guard;
 mod handed;
 mod hear;
+mod identity;
 mod listen;
 pub(crate) mod listener;
 mod node;

@@ -14,6 +14,7 @@ use super::process::Process;
 use super::spawn::{Newcomer, passing};
 use super::token::Source;
 use crate::config::{ListenAddress, Output};
+use crate::error::Cause;
 use crate::handle::Word;
 use crate::journal::{self, Origin, Place};
 use crate::message::ToWorker;
@@ -246,7 +247,10 @@ fn warn_unless_gone(worker: WorkerId, sent: std::io::Result<()>) {
         Ok(()) => {}
         // It has exited; the reap is on its way.
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-        Err(error) => journal::warn!("worker {worker}: signal: {error}"),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => journal::warn!(
+            "worker {worker} cannot be signalled, neither to stop nor to kill it: it runs as a user that the master may not signal without CAP_KILL"
+        ),
+        Err(error) => journal::warn!("worker {worker}: signal: {}", Cause(&error)),
     }
 }
 

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::folder::Replacements;
+use super::identity;
 use super::node::Dialect;
 use super::pinned::Pinned;
 use super::placeholder::{self, Values};
@@ -21,7 +22,6 @@ use crate::error::{Cause, Error, Kind, Result};
 use crate::supervisor::{FailureKind, Generation, SpawnFailure, WorkerId};
 use crate::sys::process;
 use crate::sys::spawn::{Credentials, Failure, Plan, Spawner, Started, Step};
-use crate::sys::user;
 
 /// Everything about workers that does not change from one to the next.
 pub(super) struct Launcher {
@@ -66,12 +66,15 @@ impl Launcher {
     /// Refuses what could never start, before anything is bound or spawned.
     pub(super) fn new(config: &Config) -> Result<Self> {
         let program = Program::of(config)?;
-        let credentials = user::credentials(config.user.as_deref(), config.group.as_deref())
-            .map_err(|error| Error::new(Kind::Start, error))?;
+        let run_as = identity::of(config)?;
         let null = File::open("/dev/null").map_err(|error| Error::start("/dev/null", error))?;
         let own_env = config.env.clone();
         let mut env: BTreeMap<OsString, OsString> = env::vars_os().collect();
         env.retain(|key, _| !RESERVED_ENV.iter().any(|reserved| *reserved == key));
+        let uid = run_as.as_ref().and_then(|run_as| run_as.credentials.uid);
+        if let Some(uid) = uid.filter(|uid| *uid != process::effective_user()) {
+            identity::describe(&mut env, uid, run_as.as_ref().and_then(|run_as| run_as.account.as_ref()));
+        }
         env.retain(|key, _| !own_env.iter().any(|(own, _)| own == key));
         let mut texts = program.args().chain(own_env.iter().map(|(_, value)| value.as_os_str()));
         let ports = texts.any(placeholder::asks_for_port).then(Ports::new);
@@ -83,7 +86,7 @@ impl Launcher {
             env,
             own_env,
             ports,
-            credentials,
+            credentials: run_as.map(|run_as| run_as.credentials),
             guard: config.guard,
             watchdog,
             null,

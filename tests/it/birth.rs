@@ -7,10 +7,10 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::harness::master::{idle_settings, shell_settings};
-use crate::harness::{Master, Scene, proc, sys, wait_until};
+use crate::harness::{Master, Scene, proc, skipped, sys, wait_until};
 
-/// What the master alone tells a worker.
-const INTERNAL: [&str; 13] = [
+/// What the master alone tells a worker, or its own manager tells it.
+const INTERNAL: [&str; 20] = [
     "PROTEUS_WORKER_ID",
     "PROTEUS_SLOT",
     "PROTEUS_GENERATION",
@@ -18,6 +18,13 @@ const INTERNAL: [&str; 13] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "FDSTORE",
+    "MAINPID",
+    "MAINPIDFDID",
+    "MANAGERPID",
+    "MANAGERPIDFDID",
+    "SYSTEMD_EXEC_PID",
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -259,6 +266,47 @@ fn user_and_group() {
         if uid != four("0") {
             assert_eq!(proc::status_line(pid, "CapEff"), "0000000000000000", "{who}");
         }
+        master.stop(&scene);
+    }
+}
+
+/// What the environment of a master of root's says of root is not true of another user.
+#[test]
+fn the_environment_tells_of_the_workers_own_user() {
+    let scene = Scene::new("user-environment");
+    if !sys::is_root() {
+        return skipped("user-environment", "only root can start workers as somebody else");
+    }
+    let entry = Command::new("getent").args(["passwd", "nobody"]).output().expect("getent").stdout;
+    let entry = String::from_utf8(entry).expect("text");
+    let fields: Vec<&str> = entry.trim().split(':').collect();
+    let roots = |key: &str| if key == "HOME" { "/root" } else { "root" };
+    let keys = ["USER", "LOGNAME", "HOME", "SHELL", "XDG_RUNTIME_DIR"];
+    let cases = [
+        (
+            json!({ "user": "nobody" }),
+            [Some(fields[0]), Some(fields[0]), Some(fields[5]), Some(fields[6]), None],
+        ),
+        (
+            json!({ "user": "nobody", "env": { "HOME": "/srv", "XDG_RUNTIME_DIR": "/run/svc" } }),
+            [Some(fields[0]), Some(fields[0]), Some("/srv"), Some(fields[6]), Some("/run/svc")],
+        ),
+        (json!({ "user": "4711" }), [None, None, Some("/"), None, None]),
+        (json!({ "group": "4712" }), keys.map(|key| Some(roots(key)))),
+        (json!({ "user": "root" }), keys.map(|key| Some(roots(key)))),
+    ];
+    for (who, expected) in cases {
+        let mut settings = idle_settings();
+        for (key, value) in who.as_object().expect("an object") {
+            settings[key] = value.clone();
+        }
+        let mut command = Master::command(&scene, &settings);
+        for key in keys {
+            command.env(key, roots(key));
+        }
+        let master = Master::start(&scene, command);
+        let found = proc::environment(master.wait_one_ready());
+        assert_eq!(keys.map(|key| found.get(key).map(String::as_str)), expected, "{who}");
         master.stop(&scene);
     }
 }

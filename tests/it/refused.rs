@@ -241,12 +241,54 @@ fn users_and_folders_that_cannot_be() {
     let table = [
         (json!({ "user": "no-such-user" }), "user `no-such-user`: no such user"),
         (json!({ "group": "no-such-group" }), "group `no-such-group`: no such group"),
+        (
+            json!({ "user": "4294967295" }),
+            "user `4294967295`: the number 4294967295 is nobody's: for the kernel it means that nothing is changed",
+        ),
+        (
+            json!({ "group": "4294967295" }),
+            "group `4294967295`: the number 4294967295 is nobody's: for the kernel it means that nothing is changed",
+        ),
+        (json!({ "user": "-1" }), "user `-1`: no such user"),
         (json!({ "cwd": "none" }), "cwd none: no such file or directory"),
         (json!({ "cwd": "plain.txt" }), "cwd plain.txt: not a directory"),
     ];
     for (change, line) in table {
         assert_eq!(refused_settings(&scene, &change), line);
     }
+}
+
+/// The master could start such workers, and neither stop nor kill them.
+#[test]
+fn a_user_whose_processes_the_master_could_not_signal() {
+    let scene = Scene::new("refused-signal");
+    if !sys::is_root() || in_path("setpriv").is_none() {
+        return skipped("refused-signal", "takes root and setpriv");
+    }
+    let config = scene.write("proteus.json", settings(&json!({ "user": "nobody" })).to_string());
+    let without = |capabilities: &str, words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--bounding-set", capabilities])
+            .arg(proteus())
+            .args(words)
+            .arg("--config")
+            .arg(&config);
+        command.env(proc::TAG, &scene.tag).current_dir(&scene.folder);
+        command
+    };
+    let line = "user `nobody`: the master may change to it (CAP_SETUID) but could not signal its processes, neither to \
+                stop nor to kill them, since it lacks CAP_KILL; add CAP_KILL where CAP_SETUID comes from, such as \
+                CapabilityBoundingSet= of the unit";
+    for words in ["run", "check"] {
+        let said = refused_by(&scene, without("-kill", &[words]));
+        assert!(said.ends_with(line), "{words}: {said}");
+    }
+    let checked = without("-kill,-setuid", &["check"]).output().expect("it runs");
+    assert!(
+        checked.status.success(),
+        "who may not change to the user is told by the first spawn: {checked:?}"
+    );
 }
 
 #[test]
