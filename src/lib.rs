@@ -60,7 +60,9 @@
 //! any thread writes to a worker itself. `Action::Spawn` names worker, slot and generation: the driver chooses nothing; it
 //! keeps each generation's program open until the core lets go of it.
 //! The loop never writes HTTP, resolves no names, reads no /proc (but its own map of memory, when it starts a guard), waits for no logger (its lines leave by way
-//! of `journal/`); it spawns on its own thread only. A
+//! of `journal/`); it starts no process and reads no
+//! program's path itself: threads of their own do (`master/starter.rs`), since a file system may not answer; children die
+//! with the thread that made them, so those live as long as the cluster. A
 //! descriptor leaves the loop before its child is reaped; what is left of a worker's process group is killed
 //! before that, while the number is still the group's own. Nothing from outside reaches the HTTP server but what
 //! `api/gate.rs` has read, admitted and written anew. Unsafe code is in `sys/` alone.

@@ -25,13 +25,9 @@ pub(super) struct Capture {
     last: LastLines,
 }
 
-/// Both pipes, before there is a worker to name.
+/// The master's ends of both pipes, before there is a worker to name.
 #[derive(Debug)]
-pub(super) struct Pipes {
-    ours: [Receiver; 2],
-    /// The worker's stdout and stderr.
-    pub(super) theirs: [OwnedFd; 2],
-}
+pub(super) struct Pipes([Receiver; 2]);
 
 #[derive(Debug)]
 struct Tap {
@@ -41,16 +37,17 @@ struct Tap {
 }
 
 impl Pipes {
-    /// The workers' user owns them: else who is not root could not open `/dev/stderr`.
-    pub(super) fn new(owner: Option<u32>) -> io::Result<Self> {
+    /// With the worker's stdout and stderr. The workers' user owns them: else who is not root could not open
+    /// `/dev/stderr`.
+    pub(super) fn new(owner: Option<u32>) -> io::Result<(Self, [OwnedFd; 2])> {
         let (stdout, their_stdout) = pipe(owner)?;
         let (stderr, their_stderr) = pipe(owner)?;
-        Ok(Pipes { ours: [stdout, stderr], theirs: [their_stdout, their_stderr] })
+        Ok((Pipes([stdout, stderr]), [their_stdout, their_stderr]))
     }
 
-    /// The worker has begun, and its ends are its own now.
+    /// The worker has begun.
     pub(super) fn capture(self, origin: Arc<Origin>) -> Capture {
-        let [stdout, stderr] = self.ours.map(|pipe| Tap { pipe: Some(pipe), cutter: Cutter::default() });
+        let [stdout, stderr] = self.0.map(|pipe| Tap { pipe: Some(pipe), cutter: Cutter::default() });
         Capture { origin, stdout, stderr, last: LastLines::default() }
     }
 }

@@ -29,6 +29,11 @@ impl Folder {
         Ok(Folder { open, identity, path })
     }
 
+    /// Where it lay.
+    pub(super) fn path_then(&self) -> PathBuf {
+        self.path.clone()
+    }
+
     /// Where it lies now; where it lay, if it is nowhere.
     pub(super) fn path(&self) -> PathBuf {
         let here = |path: &PathBuf| identity_of(path) == Some(self.identity);
@@ -97,6 +102,11 @@ impl Found {
         [Some(&self.spot), self.behind.as_ref()].into_iter().flatten().map(Spot::path).find(leads)
     }
 
+    /// What it was called.
+    pub(super) fn path_then(&self) -> PathBuf {
+        self.spot.folder.path_then().join(&self.spot.name)
+    }
+
     /// What it is called, whether it is still there or not.
     pub(super) fn path(&self) -> PathBuf {
         self.spot.path()
@@ -149,10 +159,10 @@ impl Links {
         self.0.iter().all(|link| link.folder.is_at(&link.written))
     }
 
-    /// What to write instead, now; `base` is where relative paths count from.
-    pub(super) fn replacements(&self, base: &Path) -> Replacements {
+    /// What to write instead; `base` is where relative paths count from, `path` says where a folder lies.
+    pub(super) fn replacements(&self, base: &Path, path: impl Fn(&Folder) -> PathBuf) -> Replacements {
         let of = |link: &Link| {
-            let to = link.folder.path();
+            let to = path(&link.folder);
             let relative = link.written.strip_prefix(base).ok().filter(|path| !path.as_os_str().is_empty());
             let relative = relative.map(|path| path.as_os_str().to_owned());
             let absolute = link.written.clone().into_os_string();

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use mio::unix::SourceFd;
 
@@ -27,16 +27,36 @@ pub(super) enum Watch {
 }
 
 impl Watch {
-    /// Where a new worker announces itself.
-    pub(super) fn control(&self) -> Option<BorrowedFd<'_>> {
+    /// Where a new worker announces itself, and to which guard.
+    pub(super) fn control(&self) -> io::Result<Option<(GuardId, OwnedFd)>> {
         match self {
-            Watch::Kept(guard) => Some(guard.control()),
-            Watch::Unneeded | Watch::Ending(_) | Watch::Lost => None,
+            Watch::Kept(guard) => Ok(Some((GuardId(guard.pid()), guard.control().try_clone_to_owned()?))),
+            Watch::Unneeded | Watch::Ending(_) | Watch::Lost => Ok(None),
+        }
+    }
+
+    /// Whether a worker that was to announce itself to this guard is known, or will be.
+    fn has_heard(&self, of: GuardId, announced: bool) -> bool {
+        match self {
+            Watch::Kept(guard) => announced && GuardId(guard.pid()) == of,
+            // The next one is told of everybody.
+            Watch::Unneeded | Watch::Ending(_) | Watch::Lost => true,
         }
     }
 }
 
+/// One guard of several, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GuardId(Option<u32>);
+
 impl Master {
+    /// A worker has begun that was to announce itself to this guard; another that came meanwhile does not know it.
+    pub(super) fn see_announced(&mut self, to: GuardId, announced: bool) {
+        if !self.guard.has_heard(to, announced) {
+            self.end_mute_guard("a new worker could not be announced");
+        }
+    }
+
     /// Where the settings want a guard, or the program of this generation needs one, there is one from now on.
     pub(super) fn guard_if_needed(&mut self, generation: Generation) -> io::Result<()> {
         match self.guard {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -96,8 +96,8 @@ impl Listeners {
     }
 
     /// What the worker of a slot gets, in the order of the settings.
-    pub(super) fn for_slot<'a>(&'a self, slot: usize) -> impl Iterator<Item = (&'a str, BorrowedFd<'a>)> {
-        let of = move |listener: &'a Listener| Some((listener.name.as_str(), listener.socket(slot)?.as_fd()));
+    pub(super) fn for_slot(&self, slot: usize) -> impl Iterator<Item = (String, Arc<OwnedFd>)> {
+        let of = move |listener: &Listener| Some((listener.name.clone(), Arc::clone(listener.socket(slot)?)));
         self.configured.iter().filter_map(of)
     }
 

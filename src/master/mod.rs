@@ -5,6 +5,7 @@
 #![warn(clippy::disallowed_macros)]
 
 mod ask;
+mod birth;
 mod capture;
 mod channel;
 mod complaints;
@@ -37,7 +38,9 @@ pub(crate) mod socketfile;
 mod socketpath;
 mod socketwatch;
 mod spawn;
+mod spawning;
 mod start;
+mod starter;
 mod token;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -61,9 +64,9 @@ use crate::peers::Peers;
 use crate::principal::{By, CallId};
 use crate::status::{ListenerStatus, Status};
 use crate::supervisor::{Ending, Event, Moment, RequestNumber, Requests, Supervisor, Ticket, WorkerId};
-use crate::sys::spawn::Spawner;
 
 use ask::Asking;
+use birth::Births;
 use guard::Watch;
 use listen::Binds;
 use listener::Listeners;
@@ -90,13 +93,13 @@ pub(crate) struct Master {
     signals: Arc<Signals>,
     commands: Receiver<Command>,
     launcher: Launcher,
-    spawner: Spawner,
     listeners: Listeners,
     binds: Binds,
     /// Before the processes, so that at the end of a loop that fails it still ends them.
     guard: Watch,
     /// `None` where the files of sockets cannot be watched.
     sockets: Option<SocketWatch>,
+    births: Births,
     processes: BTreeMap<WorkerId, Process>,
     waiting: BTreeMap<Ticket, Waiting>,
     /// Callers of the API who are there and wait.
@@ -159,13 +162,13 @@ impl Master {
         if let Some(ending) = self.decide() {
             return Ok(ending);
         }
-        self.peers.open();
         loop {
             if let Some(ending) = self.decide() {
                 return Ok(ending);
             }
             self.wait(&mut ready)?;
             self.gather(&ready);
+            self.take_commands();
         }
     }
 
@@ -178,6 +181,7 @@ impl Master {
         self.expire_requests();
         self.expire_binds();
         self.look_after_files();
+        self.expire_births();
         loop {
             let now = self.now();
             let due = self.supervisor.next_deadline().is_some_and(|due| due <= self.gathered);
@@ -193,12 +197,10 @@ impl Master {
 
     /// Sleeps until something happens or the next deadline.
     fn wait(&mut self, ready: &mut Events) -> io::Result<()> {
-        let due = [
-            self.supervisor.next_deadline(),
-            self.requests.next_deadline(),
-            self.binds.jobs.next_deadline(),
-            self.sockets.as_ref().and_then(|watch| watch.looks.next_deadline()),
-        ];
+        let (core, births) = (self.supervisor.next_deadline(), self.births.next_deadline(self.now()));
+        let (binds, sockets) = (self.binds.jobs.next_deadline(), self.sockets.as_ref());
+        let sockets = sockets.and_then(|watch| watch.looks.next_deadline());
+        let due = [core, births, self.requests.next_deadline(), binds, sockets];
         let due = due.into_iter().flatten().min();
         let deadline = due.map(|due| due - self.now());
         let timeout = if self.unfinished.is_empty() { deadline } else { Some(Duration::ZERO) };
@@ -222,7 +224,7 @@ impl Master {
         for source in again.into_iter().chain(sources) {
             match source {
                 Source::Signals => self.take_signals(),
-                Source::Commands => self.take_commands(),
+                Source::Commands => self.take_word_of_threads(),
                 Source::Guard => self.look_at_guard(),
                 Source::Files => self.hear_of_files(),
                 Source::Exit(worker) => self.look_for_exit(worker),
@@ -248,9 +250,18 @@ impl Master {
         }
     }
 
-    fn take_commands(&mut self) {
+    fn take_word_of_threads(&mut self) {
         self.resume_channels();
         self.take_bound();
+        self.take_births();
+    }
+
+    /// What is meant for all workers is meant for those too that were ordered before and are about to begin.
+    fn take_commands(&mut self) {
+        if self.births.hold_commands_until().is_some_and(|until| until > self.now()) {
+            return;
+        }
+        self.peers.open();
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Order { order, by, reply } => {

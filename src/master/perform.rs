@@ -1,39 +1,21 @@
 //! Actions of the core, performed.
 
-use std::os::fd::AsFd;
-use std::sync::Arc;
-
 use super::Master;
-use super::capture::Pipes;
-use super::channel::Channel;
-use super::complaints::Complaints;
-use super::node::Dialect;
-use super::notify::NotifySocket;
-use super::outbox::{Bell, Outbox};
-use super::process::Process;
-use super::spawn::{Newcomer, passing};
-use super::token::Source;
-use crate::config::{ListenAddress, Output};
+use crate::config::ListenAddress;
 use crate::error::Cause;
 use crate::handle::Word;
-use crate::journal::{self, Origin, Place};
+use crate::journal::{self, Place};
 use crate::message::ToWorker;
 use crate::node::{Farewell, Peer};
-use crate::peers::WorkerInfo;
-use crate::supervisor::{
-    Action, Ending, Event, Generation, Notice, Notification, Reply, Severity, SpawnFailure, Ticket, WorkerId,
-};
-use crate::sys::spawn::Started;
+use crate::supervisor::{Action, Ending, Event, Notice, Notification, Reply, Severity, Ticket, WorkerId};
 
 impl Master {
     /// Does one thing; the last of all says how the cluster ended.
     pub(super) fn perform(&mut self, action: Action) -> Option<Ending> {
         match action {
             Action::Spawn { worker, slot, generation } => self.spawn(worker, slot, generation),
-            Action::Disconnect { worker, by } => self.disconnect(worker, by),
+            Action::Disconnect { .. } | Action::Abort { .. } | Action::Kill { .. } => self.order(action),
             Action::HearOut { worker } => self.hear_out(worker),
-            Action::Abort { worker } => self.abort(worker),
-            Action::Kill { worker } => self.kill(worker),
             Action::CloseListeners => self.listeners.close(),
             Action::ReleaseListeners { unused_since } => self.listeners.release(unused_since),
             Action::Steer { slots } => self.listeners.steer(&slots),
@@ -56,87 +38,18 @@ impl Master {
         None
     }
 
-    fn spawn(&mut self, worker: WorkerId, slot: usize, generation: Generation) {
-        let outcome = match self.try_spawn(worker, slot, generation) {
-            Ok(()) => Event::Spawned { worker },
-            Err(failure) => Event::SpawnFailed { worker, failure },
-        };
-        self.outcomes.push_back(outcome);
-    }
-
-    fn try_spawn(
-        &mut self,
-        worker: WorkerId,
-        slot: usize,
-        generation: Generation,
-    ) -> Result<(), SpawnFailure> {
-        self.launcher.pin(generation)?;
-        self.guard_if_needed(generation).map_err(|error| passing("the guard", &error))?;
-        self.listeners.open_slot(slot).map_err(|error| passing("a socket for the slot", &error))?;
-        let dialect = Dialect::of(&self.config);
-        let (channel, theirs) = Channel::pair().map_err(|error| passing("channel", &error))?;
-        let notify = NotifySocket::bind(worker).map_err(|error| passing("notify socket", &error))?;
-        let pipes = self.pipes().map_err(|error| passing("output pipe", &error))?;
-        let is_given = |port| self.processes.values().any(|process| process.port == Some(port));
-        let port = self.launcher.port(is_given).map_err(|error| passing("a port for the worker", &error))?;
-        let newcomer = Newcomer {
-            worker,
-            slot,
-            generation,
-            notify: notify.address(),
-            listeners: self.listeners.for_slot(slot).collect(),
-            channel: theirs.as_fd(),
-            dialect,
-            output: pipes.as_ref().map(|pipes| pipes.theirs.each_ref().map(AsFd::as_fd)),
-            port,
-            guard: self.guard.control(),
-        };
-        let Started { child, announced } = self.launcher.spawn(&mut self.spawner, &newcomer)?;
-        if self.guard.control().is_some() && !announced {
-            self.end_mute_guard("a new worker could not be announced");
-        }
-        let origin = Origin::new(worker.0, slot, child.pid);
-        let capture = pipes.map(|pipes| pipes.capture(Arc::clone(&origin)));
-        let bell = Bell { registry: Arc::clone(&self.registry), token: Source::Channel(worker).token() };
-        let info = WorkerInfo::new(worker.0, slot, child.pid, generation.0);
-        let process = Process {
-            outbox: Arc::new(Outbox::new(info, channel.socket(), bell, Arc::clone(&origin.account))),
-            child,
-            channel,
-            node: (dialect == Dialect::Node).then(Peer::new),
-            notify,
-            port,
-            status_text: None,
-            slot,
-            generation,
-            messages_in: 0,
-            handler_panics: 0,
-            origin,
-            capture,
-            complaints: Complaints::default(),
-        };
-        journal::debug!(
-            "worker {worker} (slot {slot}, generation {generation}) started as pid {}",
-            process.child.pid
-        );
-        let watched = process.sources(worker).try_for_each(|(source, fd)| self.watch(source, fd));
-        if let Err(error) = watched {
-            self.guard_no_more(process.child.pid);
-            process.child.end_now();
-            return Err(passing("event loop", &error));
-        }
-        self.peers.join(Arc::clone(&process.outbox));
-        self.processes.insert(worker, process);
-        Ok(())
-    }
-
-    /// Where a worker's output is captured, and as whom it may open them anew.
-    fn pipes(&self) -> std::io::Result<Option<Pipes>> {
-        match self.config.output.unwrap_or_default() {
-            Output::Inherit => Ok(None),
-            Output::Log => {
-                Pipes::new(self.launcher.changes_user().then(|| self.launcher.worker_uid())).map(Some)
+    /// What is ordered of one worker.
+    pub(super) fn order(&mut self, action: Action) {
+        match action {
+            Action::Disconnect { worker, .. } | Action::Abort { worker } | Action::Kill { worker }
+                if self.births.holds(worker) =>
+            {
+                self.order_unborn(worker, action);
             }
+            Action::Disconnect { worker, by } => self.disconnect(worker, by),
+            Action::Abort { worker } => self.abort(worker),
+            Action::Kill { worker } => self.kill(worker),
+            _ => {}
         }
     }
 

@@ -7,9 +7,13 @@ use std::fs::Metadata;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::elevation;
 use super::folder::{Folder, Found, Links, Replacements};
+use super::offload::within;
 use super::placeholder::{self, Values};
 use super::program::{Place, Program, check_executable, check_regular};
 use super::shebang::Shebang;
@@ -18,6 +22,8 @@ use crate::sys::spawn::{Failure, Image, Step};
 
 /// A `current` that is moved on while its paths are read is read again, so many times in all.
 const LOOKS: usize = 3;
+/// How long a look at where things lie may take. Only a file system that does not answer takes longer.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a generation holds on to for as long as it may start workers.
 #[derive(Debug)]
@@ -31,6 +37,20 @@ pub(super) struct Pinned {
     links: Links,
     /// Where the worker's relative paths count from, as written.
     base: PathBuf,
+    /// A look at where it lies now has not come back.
+    is_blind: AtomicBool,
+}
+
+/// Where what was pinned lies at one moment.
+#[derive(Debug)]
+pub(super) struct Location {
+    /// A path that leads to the program, if one does.
+    exec: Option<PathBuf>,
+    /// What the program is called.
+    name: PathBuf,
+    script: Option<PathBuf>,
+    interpreter: Option<PathBuf>,
+    pub(super) replacements: Replacements,
 }
 
 /// How a program is started.
@@ -104,15 +124,17 @@ impl Pinned {
             (ImageKind::Binary, None) => entry_of(program, &base),
             (ImageKind::Script(_), _) | (ImageKind::Binary, Some(_)) => None,
         };
-        let files =
-            [Some(&*path), program.script(), entry.as_deref(), kind.interpreter()].into_iter().flatten();
+        let interpreter = kind.interpreter().map(|interpreter| &*interpreter.written.interpreter);
+        let interpreter = interpreter.filter(|path| path.is_absolute());
+        let files = [Some(&*path), program.script(), entry.as_deref(), interpreter].into_iter().flatten();
         let folders = files.filter_map(Path::parent).chain(program.cwd());
         folders.into_iter().try_for_each(|folder| links.add(folder)).map_err(failed(Step::Exec))?;
         let argv0 = match program.place() {
             Place::Name(name) if exec.path() == path => Argv0::Name(name.clone()),
             Place::Name(_) | Place::Path(_) => Argv0::Path,
         };
-        Ok(Pinned { exec, kind, clears_death_signal, argv0, script, cwd, links, base })
+        let is_blind = AtomicBool::new(false);
+        Ok(Pinned { exec, kind, clears_death_signal, argv0, script, cwd, links, base, is_blind })
     }
 
     /// Whether its processes outlive a master that is killed, but for a guard.
@@ -124,35 +146,66 @@ impl Pinned {
         self.cwd.as_ref().map(Folder::as_fd)
     }
 
-    /// What takes the place of the links that its paths led through.
-    pub(super) fn replacements(&self) -> Replacements {
-        self.links.replacements(&self.base)
+    /// Where all that belongs to it lies now. A file system that does not answer is not waited for: what was pinned
+    /// stays as it was, and what is open can be executed all the same.
+    pub(super) fn locate(self: &Arc<Self>) -> Location {
+        if self.is_blind.swap(true, Ordering::SeqCst) {
+            return self.remember();
+        }
+        let pinned = Arc::clone(self);
+        let looked = within(LOOK, move || {
+            let location = pinned.look_around();
+            pinned.is_blind.store(false, Ordering::SeqCst);
+            location
+        });
+        looked.unwrap_or_else(|| self.remember())
+    }
+
+    fn look_around(&self) -> Location {
+        Location {
+            exec: self.exec.now(),
+            name: self.exec.path(),
+            script: self.script.as_ref().map(now_or_then),
+            interpreter: self.kind.interpreter().map(|interpreter| now_or_then(&interpreter.found)),
+            replacements: self.links.replacements(&self.base, Folder::path),
+        }
+    }
+
+    /// Without a look.
+    fn remember(&self) -> Location {
+        Location {
+            exec: None,
+            name: self.exec.path_then(),
+            script: self.script.as_ref().map(Found::path_then),
+            interpreter: self.kind.interpreter().map(|interpreter| interpreter.found.path_then()),
+            replacements: self.links.replacements(&self.base, Folder::path_then),
+        }
     }
 
     /// What to execute for a worker with these values: by a path while one leads there still, since the process is then
     /// known by its name.
-    pub(super) fn command(&self, program: &Program, replacements: &Replacements, values: Values) -> Command {
-        let args = program.args().map(|arg| replacements.apply(placeholder::fill(arg, values)));
-        let script = self.script.iter().map(|script| Cow::Owned(now_or_then(script).into_os_string()));
-        let rest = script.chain(args).map(Cow::into_owned);
-        let argv0 = match &self.argv0 {
-            Argv0::Name(name) => name.clone(),
-            Argv0::Path => self.exec.path().into_os_string(),
+    pub(super) fn command(&self, program: &Program, location: &Location, values: Values) -> Command {
+        let Location { exec, name, script, interpreter: reader, replacements } = location;
+        let path = || exec.as_ref().unwrap_or(name).clone();
+        let (exec, first) = match &self.kind {
+            ImageKind::Binary if exec.is_none() => (Executed::Open, vec![self.argv0(name)]),
+            ImageKind::Script(Some(interpreter)) if interpreter.leads_on(replacements) => {
+                let words =
+                    [Some(interpreter.found.path_then().into_os_string()), interpreter.written.arg.clone()];
+                let words = words.into_iter().flatten().chain([path().into_os_string()]);
+                (Executed::Path(reader.clone().unwrap_or_else(path)), words.collect())
+            }
+            ImageKind::Binary | ImageKind::Script(_) => (Executed::Path(path()), vec![self.argv0(name)]),
         };
-        match (&self.kind, self.exec.now()) {
-            (ImageKind::Script(Some(interpreter)), _) if interpreter.leads_on(replacements) => {
-                let (path, found) = (now_or_then(&self.exec), now_or_then(&interpreter.found));
-                let reader = [interpreter.found.path().into_os_string()].into_iter();
-                let words = reader.chain(interpreter.written.arg.clone()).chain([path.into_os_string()]);
-                Command { exec: Executed::Path(found), argv: words.chain(rest).collect() }
-            }
-            (ImageKind::Binary, None) => {
-                Command { exec: Executed::Open, argv: [argv0].into_iter().chain(rest).collect() }
-            }
-            (ImageKind::Binary | ImageKind::Script(_), now) => {
-                let path = now.unwrap_or_else(|| self.exec.path());
-                Command { exec: Executed::Path(path), argv: [argv0].into_iter().chain(rest).collect() }
-            }
+        let script = script.iter().map(|script| script.clone().into_os_string());
+        let args = program.args().map(|arg| replacements.apply(placeholder::fill(arg, values)).into_owned());
+        Command { exec, argv: first.into_iter().chain(script).chain(args).collect() }
+    }
+
+    fn argv0(&self, path: &Path) -> OsString {
+        match &self.argv0 {
+            Argv0::Name(name) => name.clone(),
+            Argv0::Path => path.as_os_str().to_owned(),
         }
     }
 
@@ -187,12 +240,10 @@ fn entry_of(program: &Program, base: &Path) -> Option<PathBuf> {
 }
 
 impl ImageKind {
-    fn interpreter(&self) -> Option<&Path> {
+    fn interpreter(&self) -> Option<&Interpreter> {
         match self {
-            ImageKind::Script(Some(interpreter)) => {
-                Some(&*interpreter.written.interpreter).filter(|path| path.is_absolute())
-            }
-            ImageKind::Script(None) | ImageKind::Binary => None,
+            ImageKind::Script(interpreter) => interpreter.as_deref(),
+            ImageKind::Binary => None,
         }
     }
 

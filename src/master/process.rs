@@ -170,9 +170,11 @@ impl Master {
     }
 
     /// The first process of a container is every orphan's parent.
-    fn reap_orphans(&mut self) {
+    pub(super) fn reap_orphans(&mut self) {
         match self.role {
             super::Role::Guest => {}
+            // One that is being started is not known yet.
+            super::Role::Init if self.births.are_starting() => {}
             super::Role::Init => {
                 let own = |pid| self.processes.values().any(|process| process.child.pid == pid);
                 while let Some(pid) = reap_stranger(own) {

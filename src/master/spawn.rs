@@ -6,13 +6,14 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::folder::Replacements;
 use super::identity;
 use super::node::Dialect;
+use super::offload::within;
 use super::pinned::Pinned;
 use super::placeholder::{self, Values};
 use super::ports::Ports;
@@ -20,43 +21,59 @@ use super::program::Program;
 use crate::config::{Config, GuardUse, RESERVED_ENV};
 use crate::error::{Cause, Error, Kind, Result};
 use crate::supervisor::{FailureKind, Generation, SpawnFailure, WorkerId};
+use crate::sys::attempt::Attempt;
 use crate::sys::process;
 use crate::sys::spawn::{Credentials, Failure, Plan, Spawner, Started, Step};
 
+/// The program of a worker has so long to be found, and its process to begin. Only a file system that does not answer
+/// takes longer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Everything about workers that does not change from one to the next.
 pub(super) struct Launcher {
-    program: Program,
+    program: Arc<Program>,
     /// What each generation runs that may still start workers.
-    pinned: BTreeMap<Generation, Pinned>,
+    pinned: BTreeMap<Generation, Arc<Pinned>>,
     /// The master's own, as far as workers have it.
     env: BTreeMap<OsString, OsString>,
     /// What the settings add, with placeholders.
     own_env: Vec<(OsString, OsString)>,
     ports: Option<Ports>,
-    credentials: Option<Credentials>,
+    credentials: Option<Arc<Credentials>>,
     guard: GuardUse,
     watchdog: Option<Duration>,
-    null: File,
+    null: Arc<File>,
 }
 
 /// What differs from worker to worker.
-pub(super) struct Newcomer<'a> {
+pub(super) struct Newcomer {
     pub(super) worker: WorkerId,
     pub(super) slot: usize,
     pub(super) generation: Generation,
     pub(super) notify: String,
-    pub(super) listeners: Vec<(&'a str, BorrowedFd<'a>)>,
-    pub(super) channel: BorrowedFd<'a>,
+    pub(super) listeners: Vec<(String, Arc<OwnedFd>)>,
+    pub(super) channel: OwnedFd,
     pub(super) dialect: Dialect,
     /// Its stdout and stderr, where they are captured.
-    pub(super) output: Option<[BorrowedFd<'a>; 2]>,
+    pub(super) output: Option<[OwnedFd; 2]>,
     /// Where an argument or a variable asks for one.
     pub(super) port: Option<u16>,
     /// Where it announces itself to the guard, if there is one.
-    pub(super) guard: Option<BorrowedFd<'a>>,
+    pub(super) guard: Option<OwnedFd>,
 }
 
-impl Newcomer<'_> {
+/// A worker to be started, with all that it is started with: whoever has it can do it.
+pub(super) struct Job {
+    newcomer: Newcomer,
+    program: Arc<Program>,
+    pinned: Arc<Pinned>,
+    env: Vec<(OsString, OsString)>,
+    own_pid: Vec<&'static str>,
+    credentials: Option<Arc<Credentials>>,
+    null: Arc<File>,
+}
+
+impl Newcomer {
     fn values(&self) -> Values {
         Values { slot: self.slot, worker: self.worker, generation: self.generation, port: self.port }
     }
@@ -65,7 +82,7 @@ impl Newcomer<'_> {
 impl Launcher {
     /// Refuses what could never start, before anything is bound or spawned.
     pub(super) fn new(config: &Config) -> Result<Self> {
-        let program = Program::of(config)?;
+        let (program, first) = look_for_program(config)?;
         let run_as = identity::of(config)?;
         let null = File::open("/dev/null").map_err(|error| Error::start("/dev/null", error))?;
         let own_env = config.env.clone();
@@ -79,29 +96,33 @@ impl Launcher {
         let mut texts = program.args().chain(own_env.iter().map(|(_, value)| value.as_os_str()));
         let ports = texts.any(placeholder::asks_for_port).then(Ports::new);
         drop(texts);
-        let (watchdog, pinned) = (config.watchdog, BTreeMap::new());
-        let mut launcher = Launcher {
-            program,
-            pinned,
-            env,
-            own_env,
-            ports,
-            credentials: run_as.map(|run_as| run_as.credentials),
-            guard: config.guard,
-            watchdog,
-            null,
-        };
-        launcher.pin(Generation::FIRST).map_err(|failure| Error::new(Kind::Start, failure.reason))?;
-        Ok(launcher)
+        let pinned = BTreeMap::from([(Generation::FIRST, Arc::new(first))]);
+        let credentials = run_as.map(|run_as| Arc::new(run_as.credentials));
+        let (program, null) = (Arc::new(program), Arc::new(null));
+        let (guard, watchdog) = (config.guard, config.watchdog);
+        Ok(Launcher { program, pinned, env, own_env, ports, credentials, guard, watchdog, null })
     }
 
-    /// Reads the program's path for a generation that starts its first worker.
-    pub(super) fn pin(&mut self, generation: Generation) -> Result<(), SpawnFailure> {
-        if !self.pinned.contains_key(&generation) {
-            let pinned = Pinned::read(&self.program).map_err(|failure| self.failure(failure))?;
-            self.pinned.insert(generation, pinned);
-        }
-        Ok(())
+    /// Whether this generation's program is known.
+    pub(super) fn has_pinned(&self, generation: Generation) -> bool {
+        self.pinned.contains_key(&generation)
+    }
+
+    /// What reads the paths of the program for a generation that starts its first worker; it may sleep for as long as
+    /// a file system does.
+    pub(super) fn reader(&self) -> impl FnOnce() -> Result<Pinned, SpawnFailure> + Send + 'static {
+        let program = Arc::clone(&self.program);
+        move || Pinned::read(&program).map_err(|failure| told(&program, failure))
+    }
+
+    /// Holds on to the program of a generation.
+    pub(super) fn pin(&mut self, generation: Generation, pinned: Pinned) {
+        self.pinned.insert(generation, Arc::new(pinned));
+    }
+
+    /// The failure of what has not come back in time.
+    pub(super) fn no_answer(&self, kind: FailureKind) -> SpawnFailure {
+        SpawnFailure { kind, reason: format!("{} {}: {}", Step::Exec, self.program, silence(&self.program)) }
     }
 
     /// Lets go of a generation's program.
@@ -112,7 +133,7 @@ impl Launcher {
     /// Whether a worker of this generation, pinned already, is to have a guard.
     pub(super) fn wants_guard(&self, generation: Generation) -> bool {
         match self.guard {
-            GuardUse::Auto => self.pinned.get(&generation).is_some_and(Pinned::clears_death_signal),
+            GuardUse::Auto => self.pinned.get(&generation).is_some_and(|pinned| pinned.clears_death_signal()),
             GuardUse::Always => true,
             GuardUse::Never => false,
         }
@@ -135,41 +156,22 @@ impl Launcher {
             .unwrap_or_else(process::effective_user)
     }
 
-    /// Starts one worker of its generation's program. The error names the program, the step and the cause.
-    pub(super) fn spawn(
-        &mut self,
-        spawner: &mut Spawner,
-        newcomer: &Newcomer<'_>,
-    ) -> Result<Started, SpawnFailure> {
-        self.pin(newcomer.generation)?;
-        let pinned = &self.pinned[&newcomer.generation];
-        let mut fds: Vec<BorrowedFd<'_>> = newcomer.listeners.iter().map(|(_, socket)| *socket).collect();
-        fds.push(newcomer.channel);
-        let replacements = pinned.replacements();
-        let command = pinned.command(&self.program, &replacements, newcomer.values());
-        let plan = Plan {
-            image: pinned.image(&command),
-            args: command.argv.iter().map(OsString::as_os_str).collect(),
-            env: self.environment(newcomer, &replacements),
-            own_pid: self.own_pid(newcomer),
-            cwd: pinned.cwd(),
-            credentials: self.credentials.as_ref(),
-            stdin: self.null.as_fd(),
-            output: newcomer.output,
-            fds,
-            guard: newcomer.guard,
-        };
-        spawner.spawn(&plan).map_err(|failure| self.failure(failure))
+    /// All that a worker is started with, of its generation's program.
+    pub(super) fn job(&self, newcomer: Newcomer) -> Option<Job> {
+        let pinned = Arc::clone(self.pinned.get(&newcomer.generation)?);
+        let (env, own_pid) = (self.environment(&newcomer), self.own_pid(&newcomer));
+        let (program, credentials) = (Arc::clone(&self.program), self.credentials.clone());
+        Some(Job { newcomer, program, pinned, env, own_pid, credentials, null: Arc::clone(&self.null) })
     }
 
     /// As systemd does it: descriptors and watchdog are meant for this process, not for its children.
-    fn own_pid(&self, newcomer: &Newcomer<'_>) -> Vec<&'static str> {
+    fn own_pid(&self, newcomer: &Newcomer) -> Vec<&'static str> {
         let listens = (!newcomer.listeners.is_empty()).then_some("LISTEN_PID");
         let watched = self.watchdog.map(|_| "WATCHDOG_PID");
         listens.into_iter().chain(watched).collect()
     }
 
-    fn environment(&self, newcomer: &Newcomer<'_>, replacements: &Replacements) -> Vec<Vec<u8>> {
+    fn environment(&self, newcomer: &Newcomer) -> Vec<(OsString, OsString)> {
         let channel = 3 + newcomer.listeners.len();
         let mut own = vec![
             ("PROTEUS_WORKER_ID", newcomer.worker.to_string()),
@@ -190,40 +192,93 @@ impl Launcher {
             own.push(("WATCHDOG_USEC", watchdog.as_micros().to_string()));
         }
         if !newcomer.listeners.is_empty() {
-            let names: Vec<&str> = newcomer.listeners.iter().map(|(name, _)| *name).collect();
+            let names: Vec<&str> = newcomer.listeners.iter().map(|(name, _)| name.as_str()).collect();
             own.push(("LISTEN_FDS", newcomer.listeners.len().to_string()));
             own.push(("LISTEN_FDNAMES", names.join(":")));
         }
         let values = newcomer.values();
-        let inherited = self.env.iter().map(|(key, value)| (key, Cow::Borrowed(value.as_os_str())));
-        let set = self.own_env.iter().map(|(key, value)| (key, placeholder::fill(value, values)));
-        inherited
-            .chain(set)
-            .map(|(key, value)| pair(key, &replacements.apply(value)))
-            .chain(own.iter().map(|(key, value)| pair(key.as_ref(), value.as_ref())))
-            .collect()
+        let inherited = self.env.iter().map(|(key, value)| (key.clone(), value.clone()));
+        let set = self.own_env.iter();
+        let set = set.map(|(key, value)| (key.clone(), placeholder::fill(value, values).into_owned()));
+        let own = own.into_iter().map(|(key, value)| (key.into(), value.into()));
+        inherited.chain(set).chain(own).collect()
+    }
+}
+
+impl Job {
+    pub(super) fn worker(&self) -> WorkerId {
+        self.newcomer.worker
     }
 
-    fn failure(&self, Failure { step, cause }: Failure) -> SpawnFailure {
-        let passing = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::ETXTBSY];
-        let is_passing = cause.raw_os_error().is_some_and(|errno| passing.contains(&errno));
-        let kind = if is_passing { FailureKind::Passing } else { FailureKind::Lasting };
-        let hint = self.hint(step, &cause);
-        SpawnFailure { kind, reason: format!("{step} {}: {}{hint}", self.program, Cause(&cause)) }
+    pub(super) fn generation(&self) -> Generation {
+        self.newcomer.generation
     }
 
-    /// What the kernel's word alone would leave the reader to find out.
-    fn hint(&self, step: Step, cause: &io::Error) -> String {
-        match (step, cause.raw_os_error()) {
-            (Step::Exec, Some(libc::ENOENT)) if self.program.is_there() => {
-                " (the file is there; the interpreter that it names is not)".to_owned()
-            }
-            (Step::Exec, Some(libc::ENOEXEC)) => {
-                " (a script needs a first line such as #!/bin/sh)".to_owned()
-            }
-            (Step::Exec, _) => self.program.counts_from(cause),
-            _ => String::new(),
+    /// Starts the worker. The error names the program, the step and the cause. Sleeps for as long as the file systems
+    /// of the program do, or until the attempt is given up.
+    pub(super) fn run(self, spawner: &mut Spawner, attempt: &Attempt) -> Result<Started, SpawnFailure> {
+        let location = self.pinned.locate();
+        let command = self.pinned.command(&self.program, &location, self.newcomer.values());
+        let text = |(key, value): &(OsString, OsString)| {
+            pair(key, &location.replacements.apply(Cow::Borrowed(value)))
+        };
+        let listeners = self.newcomer.listeners.iter().map(|(_, socket)| socket.as_fd());
+        let plan = Plan {
+            image: self.pinned.image(&command),
+            args: command.argv.iter().map(OsString::as_os_str).collect(),
+            env: self.env.iter().map(text).collect(),
+            own_pid: self.own_pid.clone(),
+            cwd: self.pinned.cwd(),
+            credentials: self.credentials.as_deref(),
+            stdin: self.null.as_fd(),
+            output: self.newcomer.output.as_ref().map(|both| both.each_ref().map(AsFd::as_fd)),
+            fds: listeners.chain([self.newcomer.channel.as_fd()]).collect(),
+            guard: self.newcomer.guard.as_ref().map(AsFd::as_fd),
+        };
+        spawner.spawn(&plan, attempt).map_err(|failure| told(&self.program, failure))
+    }
+}
+
+/// The program of the settings and what it is now, unless its file systems do not answer.
+fn look_for_program(config: &Config) -> Result<(Program, Pinned)> {
+    let (named, config) = (config.exec.clone(), config.clone());
+    let found = within(PATIENCE, move || {
+        let program = Program::of(&config)?;
+        let pinned = Pinned::read(&program);
+        let pinned = pinned.map_err(|failure| Error::new(Kind::Start, told(&program, failure).reason))?;
+        Ok((program, pinned))
+    });
+    found.unwrap_or_else(|| {
+        let named = named.map_or_else(|| "the running executable".into(), |exec| exec.display().to_string());
+        Err(Error::new(Kind::Start, format!("exec {named}: {NO_ANSWER}")))
+    })
+}
+
+const NO_ANSWER: &str = "its file system has not answered for 5 s";
+
+/// What there is to say of a file system that does not answer: the program's, or another one on the way.
+fn silence(program: &Program) -> String {
+    let cwd = program.cwd().map(|cwd| format!(" (or that of cwd {})", cwd.display())).unwrap_or_default();
+    format!("{NO_ANSWER}{cwd}")
+}
+
+fn told(program: &Program, Failure { step, cause }: Failure) -> SpawnFailure {
+    let passing = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::ETXTBSY];
+    let is_passing = cause.raw_os_error().is_some_and(|errno| passing.contains(&errno));
+    let kind = if is_passing { FailureKind::Passing } else { FailureKind::Lasting };
+    let hint = hint(program, step, &cause);
+    SpawnFailure { kind, reason: format!("{step} {program}: {}{hint}", Cause(&cause)) }
+}
+
+/// What the kernel's word alone would leave the reader to find out.
+fn hint(program: &Program, step: Step, cause: &io::Error) -> String {
+    match (step, cause.raw_os_error()) {
+        (Step::Exec, Some(libc::ENOENT)) if program.is_there() => {
+            " (the file is there; the interpreter that it names is not)".to_owned()
         }
+        (Step::Exec, Some(libc::ENOEXEC)) => " (a script needs a first line such as #!/bin/sh)".to_owned(),
+        (Step::Exec, _) => program.counts_from(cause),
+        _ => String::new(),
     }
 }
 

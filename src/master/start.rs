@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use mio::{Poll, Waker};
 
+use super::birth::Births;
 use super::guard::Watch;
 use super::listen::Binds;
 use super::listener::{self, Listeners, Privilege};
@@ -30,7 +31,6 @@ use crate::status::{ListenerStatus, Status};
 use crate::supervisor::{Ending, Moment, Policy, Requests, Sockets, Supervisor};
 use crate::sys::inotify::Inotify;
 use crate::sys::process::has_pidfd;
-use crate::sys::spawn::Spawner;
 
 /// Signals that were taken before there was a cluster, because the process is nothing but a master.
 /// They stay here for good: given back, one that comes while the process exits would still kill it.
@@ -149,7 +149,7 @@ impl Foundation {
     /// Starts the workers and runs until they are gone; then everything is given back.
     pub(crate) fn run(self) -> Result<Ending> {
         let with_pidfd = self.signals.exits() == ExitSource::Pidfds;
-        let spawner = Spawner::new(with_pidfd).map_err(|error| Error::start("spawning", error))?;
+        let births = Births::new(&self.waker, with_pidfd).map_err(|error| Error::start("spawning", error))?;
         let binds = Binds::new(Arc::clone(&self.waker));
         let sockets = self.news.map(|news| SocketWatch::new(news, Arc::clone(&self.waker)));
         let dispatch = Dispatch::start(Arc::clone(&self.audience), self.waker)
@@ -170,11 +170,11 @@ impl Foundation {
             signals: self.signals,
             commands: self.commands,
             launcher: self.launcher,
-            spawner,
             listeners: self.listeners,
             binds,
             guard: Watch::Unneeded,
             sockets,
+            births,
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             calls: BTreeSet::new(),

@@ -102,7 +102,7 @@ impl Supervisor {
 /// Whether this worker accepts what waits, or will.
 fn may_drain(worker: &Worker) -> bool {
     match worker.state {
-        State::Starting | State::Ready { .. } => true,
+        State::Spawning | State::Starting | State::Ready { .. } => true,
         State::Hung { .. }
         | State::Disconnecting { .. }
         | State::Killed { .. }

@@ -113,7 +113,7 @@ impl Supervisor {
                     self.was_silent(id, heard - due);
                 }
             }
-            State::Unkillable { .. } => {}
+            State::Spawning | State::Unkillable { .. } => {}
         }
     }
 

@@ -62,7 +62,11 @@ impl Supervisor {
         let due = match worker.state {
             State::Starting => worker.started + ready_timeout,
             State::Disconnecting { due, signal_at: _ } => due,
-            State::Ready { .. } | State::Hung { .. } | State::Killed { .. } | State::Unkillable { .. } => {
+            State::Spawning
+            | State::Ready { .. }
+            | State::Hung { .. }
+            | State::Killed { .. }
+            | State::Unkillable { .. } => {
                 return;
             }
         };
@@ -111,7 +115,7 @@ impl Supervisor {
     /// Tells a worker to leave; from now on it only waits to be reaped.
     pub(super) fn dismiss(&mut self, slot: usize, mut worker: Worker) {
         match worker.state {
-            State::Starting | State::Ready { .. } => {
+            State::Spawning | State::Starting | State::Ready { .. } => {
                 let (by, signal_at) = worker.notification(self.now);
                 worker.state =
                     State::Disconnecting { due: self.now + self.policy.disconnect_timeout, signal_at };

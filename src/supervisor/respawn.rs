@@ -93,6 +93,10 @@ impl Supervisor {
         if generation == Some(self.generation) {
             self.boot = self.boot.max(Boot::Spawns);
         }
+        let now = self.now;
+        if let Some(worker) = self.slots[slot].get_mut(place) {
+            worker.begin(now);
+        }
         if place == Place::Successor {
             self.planned += 1;
         }
@@ -101,10 +105,11 @@ impl Supervisor {
     /// There is no process: not a crash when the machine is short of something for now.
     pub(super) fn spawn_failed(&mut self, id: WorkerId, failure: &SpawnFailure) {
         let Some((slot, place)) = self.find(id) else { return };
-        let Some(generation) = self.slots[slot].get(place).map(|worker| worker.generation) else { return };
+        let (now, min_uptime) = (self.now, self.policy.min_uptime);
+        let Some(worker) = self.slots[slot].get(place) else { return };
+        let (generation, cause) = (worker.generation, worker.cause(now, min_uptime));
         self.slot_of.remove(&id);
-        let reason = Some(failure.reason.clone());
-        let (cause, stderr) = (Cause::SpawnFailed, Vec::new());
+        let (reason, stderr) = (Some(failure.reason.clone()), Vec::new());
         let exit = LastExit { worker: id, cause, status: None, reason, stderr };
         self.slots[slot].last_exit = Some(exit.clone());
         match place {

@@ -272,7 +272,8 @@ fn is_on(slot: &Slot, generation: Generation) -> bool {
 fn ready_since(worker: &Worker) -> Option<Moment> {
     match worker.state {
         State::Ready { since } => Some(since),
-        State::Starting
+        State::Spawning
+        | State::Starting
         | State::Hung { .. }
         | State::Disconnecting { .. }
         | State::Killed { .. }

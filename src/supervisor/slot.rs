@@ -43,6 +43,8 @@ pub(super) enum Voice {
 /// Where a worker is in its life; each state carries what it waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
+    /// Its process is on the way: what it is waited for begins with that.
+    Spawning,
     Starting,
     Ready {
         since: Moment,
@@ -138,8 +140,17 @@ impl Worker {
             pulse: Pulse::Heard(now),
             heard: Heard::UpTo(now),
             wear: None,
-            state: State::Starting,
+            state: State::Spawning,
             asked_until: None,
+        }
+    }
+
+    /// There is a process now. One that was told to go meanwhile goes on going.
+    pub(super) fn begin(&mut self, now: Moment) {
+        if self.state == State::Spawning {
+            self.state = State::Starting;
+            self.started = now;
+            self.hear(now);
         }
     }
 
@@ -148,7 +159,7 @@ impl Worker {
     }
 
     pub(super) fn is_starting(&self) -> bool {
-        matches!(self.state, State::Starting)
+        matches!(self.state, State::Spawning | State::Starting)
     }
 
     /// How long a starting worker is waited for, and what its time-out means.
@@ -176,7 +187,7 @@ impl Worker {
                 Some(signal_at.map_or(due, |at| at.min(due)))
             }
             State::Killed { due, .. } | State::Hung { kill_at: due } => Some(*due),
-            State::Ready { .. } | State::Unkillable { .. } => None,
+            State::Spawning | State::Ready { .. } | State::Unkillable { .. } => None,
         }
     }
 
@@ -190,6 +201,7 @@ impl Worker {
         let hello_due = self.started + HELLO_GRACE;
         match (self.voice, &self.state) {
             (Voice::SaidHello, _) => (Notification::Channel, None),
+            (Voice::Silent, State::Spawning) => (Notification::Channel, Some(now + HELLO_GRACE)),
             (Voice::Silent, State::Starting) if now < hello_due => (Notification::Channel, Some(hello_due)),
             (Voice::Silent, _) => (Notification::ChannelAndSignal, None),
         }
@@ -198,6 +210,7 @@ impl Worker {
     /// The cause of an exit in this state, at this moment.
     pub(super) fn cause(&self, now: Moment, min_uptime: Duration) -> Cause {
         match &self.state {
+            State::Spawning => Cause::SpawnFailed,
             State::Starting => Cause::BootFailed,
             State::Ready { .. } if now - self.started < min_uptime => Cause::Quick,
             State::Ready { .. } => Cause::Crashed,

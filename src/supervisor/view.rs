@@ -143,7 +143,7 @@ fn rows(index: usize, slot: &Slot, now: Moment) -> impl Iterator<Item = WorkerVi
 
 fn shown(worker: &Worker) -> WorkerState {
     match worker.state {
-        State::Starting => WorkerState::Starting,
+        State::Spawning | State::Starting => WorkerState::Starting,
         State::Ready { .. } => WorkerState::Ready,
         State::Hung { .. }
         | State::Disconnecting { .. }

@@ -82,7 +82,8 @@ impl Worker {
             (State::Ready { .. }, Pulse::Heard(at)) => Some(at + limit),
             (State::Ready { .. }, Pulse::Paused)
             | (
-                State::Starting
+                State::Spawning
+                | State::Starting
                 | State::Hung { .. }
                 | State::Disconnecting { .. }
                 | State::Killed { .. }

@@ -7,6 +7,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod ancillary;
+pub(crate) mod attempt;
 pub(crate) mod capability;
 pub(crate) mod catch;
 pub(crate) mod diagnosis;

@@ -11,9 +11,11 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, gid_t, pid_t, uid_t};
 
+use super::attempt::Attempt;
 use super::guard;
 use super::process::{Child, page_size};
 use super::signal::{Mask, SIGNAL_END, empty};
@@ -132,13 +134,18 @@ impl Spawner {
         Ok(Spawner { stack, length, clone_flags: libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | pidfd })
     }
 
-    /// Starts a process. On failure there is none: it has been reaped already.
-    pub(crate) fn spawn(&mut self, plan: &Plan<'_>) -> Result<Started, Failure> {
+    /// Starts a process. On failure there is none: it has been reaped already. Sleeps until its exec is done, or the
+    /// attempt is given up and the kernel lets go of the process.
+    pub(crate) fn spawn(&mut self, plan: &Plan<'_>, attempt: &Attempt) -> Result<Started, Failure> {
+        let given_up = || Failure { step: Step::Exec, cause: io::ErrorKind::TimedOut.into() };
+        if attempt.is_given_up() {
+            return Err(given_up());
+        }
         let mut prepared = Prepared::new(plan).map_err(|error| Failure {
             step: Step::Prepare,
             cause: io::Error::new(io::ErrorKind::InvalidInput, error),
         })?;
-        let mut room = Room::new(plan, &mut prepared);
+        let mut room = Room::new(plan, &mut prepared, attempt);
         let mut pidfd: c_int = -1;
         let before = Mask::block_all();
         // SAFETY: the stack is ours and `length` bytes long; `child` never returns into our frames
@@ -153,12 +160,17 @@ impl Spawner {
         // SAFETY: the kernel put a new descriptor here, or left the -1.
         let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
         let child = Child { pid, pidfd };
-        let Some((step, errno)) = room.failed else {
+        let is_wanted = attempt.end();
+        if is_wanted && room.failed.is_none() {
             return Ok(Started { child, announced: room.announced });
-        };
+        }
         if let Some(guard) = plan.guard {
             guard::withdraw(guard, pid);
         }
+        let Some((step, errno)) = room.failed else {
+            child.end_now();
+            return Err(given_up());
+        };
         // It has ended, or is about to: it is reaped here, so that nobody ever hears of it.
         child.wait_for_end();
         Err(Failure { step, cause: io::Error::from_raw_os_error(errno) })
@@ -201,6 +213,8 @@ impl Prepared {
 /// All that the child reads and writes; made before the clone.
 struct Room {
     parent: pid_t,
+    /// Where the child writes its pid, of the attempt.
+    pid: *const AtomicU32,
     /// Empty where `image` is what is executed.
     path: *const c_char,
     /// The open file to execute, or `NOWHERE`; replaced by its copy above the target range.
@@ -224,7 +238,7 @@ struct Room {
 }
 
 impl Room {
-    fn new(plan: &Plan<'_>, prepared: &mut Prepared) -> Self {
+    fn new(plan: &Plan<'_>, prepared: &mut Prepared, attempt: &Attempt) -> Self {
         let pointers =
             |strings: &[CString]| -> Vec<*const c_char> { strings.iter().map(|s| s.as_ptr()).collect() };
         let mut argv = pointers(&prepared.args);
@@ -240,6 +254,7 @@ impl Room {
         envp.push(ptr::null());
         Room {
             parent: std::process::id().cast_signed(),
+            pid: &raw const attempt.pid,
             path: prepared.path.as_ptr(),
             image: match plan.image {
                 Image::Path(_) => NOWHERE,
@@ -297,6 +312,7 @@ unsafe fn execute(room: &Room) {
 unsafe fn become_worker(room: &mut Room) -> Result<(), Step> {
     // SAFETY: plain system calls on integers and on `room`'s memory, which the parent keeps alive.
     unsafe {
+        (*room.pid).store(libc::getpid().cast_unsigned(), Ordering::SeqCst);
         reset_signals();
         ok(libc::setpgid(0, 0), Step::Group)?;
         room.announced = room.guard != NOWHERE && guard::announce(room.guard);

@@ -1,12 +1,13 @@
 //! File systems that do not answer: whatever a worker names there, the master goes on.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::harness::master::{idle_settings, shell_settings};
 use crate::harness::mounts::{DeadMount, with_own_mounts};
-use crate::harness::{Master, Scene, http, skipped, wait_until};
+use crate::harness::{Master, Scene, http, proc, skipped, sys, wait_until};
 
 /// Far less than any test waits for, far more than a look takes.
 const SOON: Duration = Duration::from_millis(1500);
@@ -105,5 +106,101 @@ fn an_api_whose_file_cannot_be_removed_any_more_ends() {
         let Some(mount) = dead("an_api_whose_file_cannot_be_removed", &scene, "run") else { return };
         master.stop(&scene);
         drop(mount);
+    });
+}
+
+/// A copy of a program that sleeps, in a folder of its own.
+fn sleeper(scene: &Scene, folder: &str) -> std::path::PathBuf {
+    std::fs::create_dir_all(scene.path(folder)).expect("a folder");
+    let path = scene.path(folder).join("server");
+    let copied = Command::new("sh").args(["-c", "cp \"$(command -v sleep)\" \"$0\""]).arg(&path).status();
+    assert!(copied.expect("sh").success());
+    path
+}
+
+/// The program is open: a file system that died over its path is not asked.
+#[test]
+fn a_program_that_is_open_comes_back() {
+    with_own_mounts("a_program_that_is_open_comes_back", || {
+        let scene = Scene::new("dead-program");
+        let mut settings = idle_settings();
+        settings["exec"] = json!(sleeper(&scene, "app"));
+        let master = Master::run(&scene, &settings);
+        let first = master.wait_one_ready();
+        let Some(_mount) = dead("a_program_that_is_open_comes_back", &scene, "app") else { return };
+        sys::kill(first, libc::SIGKILL);
+        answers_soon(&master);
+        master.wait_status("a successor", |status| status["workers"][0]["id"] == 2);
+        let second = master.wait_one_ready();
+        assert_eq!(proc::command(second).trim_end(), format!("{} 1000", scene.path("app/server").display()));
+        answers_soon(&master);
+        master.stop(&scene);
+    });
+}
+
+/// A script is read by its path, which does not answer: the others are started meanwhile, orders are taken, and the
+/// log says what is wrong.
+#[test]
+fn a_program_that_does_not_answer_holds_up_nobody_else() {
+    with_own_mounts("a_program_that_does_not_answer", || {
+        let scene = Scene::new("dead-script");
+        std::fs::create_dir(scene.path("app")).expect("a folder");
+        let script = scene.write_program("app/server", "#!/bin/sh\nexec sleep 1000\n");
+        let mut settings = idle_settings();
+        settings["exec"] = json!(script);
+        settings["args"] = json!([]);
+        settings["worker"] = json!(2);
+        let master = Master::run(&scene, &settings);
+        let workers = master.wait_ready(2);
+        let Some(mount) = dead("a_program_that_does_not_answer", &scene, "app") else { return };
+        for worker in &workers {
+            sys::kill(*worker, libc::SIGKILL);
+        }
+        master.wait_status("both are gone", |status| status["forks"]["crashes"] == 2);
+        answers_soon(&master);
+        let line = master.wait_log("could not be started");
+        assert!(line.contains("app/server: its file system has not answered for 5 s"), "{line}");
+        assert_eq!(master.status()["forks"]["crashes"], 2, "a file system that is silent is no crash");
+        drop(mount);
+        for pid in master.wait_ready(2) {
+            wait_until("the script", || proc::command(pid).starts_with("sleep 1000"));
+        }
+        let Some(_mount) = dead("a_program_that_does_not_answer", &scene, "app") else { return };
+        sys::kill(*master.wait_ready(2).first().expect("two"), libc::SIGKILL);
+        master
+            .wait_status("it is being started", |status| status["workers"].to_string().contains("starting"));
+        let began = Instant::now();
+        master.signal(libc::SIGQUIT);
+        master.ends_with(&scene, 1);
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    });
+}
+
+/// A release that cannot be read is refused, and what runs goes on; nothing waits for it but its restart.
+#[test]
+fn a_release_that_does_not_answer_is_refused() {
+    with_own_mounts("a_release_that_does_not_answer", || {
+        let scene = Scene::new("dead-release");
+        let current = scene.path("current");
+        let (one, _) = (sleeper(&scene, "one"), sleeper(&scene, "two"));
+        std::os::unix::fs::symlink("one", &current).expect("made");
+        let mut settings = idle_settings();
+        settings["exec"] = json!(current.join("server"));
+        let master = Master::run(&scene, &settings);
+        let first = master.wait_one_ready();
+        let Some(_mount) = dead("a_release_that_does_not_answer", &scene, "two") else { return };
+        std::os::unix::fs::symlink("two", scene.path("next")).expect("made");
+        std::fs::rename(scene.path("next"), &current).expect("in its place");
+        master.signal(libc::SIGUSR2);
+        master.wait_status("it restarts", |status| status["restart"]["state"] == "running");
+        sys::kill(first, libc::SIGKILL);
+        master.wait_status("a successor", |status| status["workers"][0]["state"] == "ready");
+        answers_soon(&master);
+        let began = master.wait_one_ready();
+        assert_eq!(proc::command(began).trim_end(), format!("{} 1000", one.display()));
+        let status = master.wait_status("a verdict", |status| status["restart"]["state"] == "aborted");
+        let reason = status["restart"]["reason"].as_str().expect("a reason");
+        assert!(reason.contains("current/server: its file system has not answered for 5 s"), "{reason}");
+        master.stop(&scene);
     });
 }

@@ -103,6 +103,7 @@ own = __import__("pathlib").Path("own").read_text().strip()
 where = os.path.join(os.environ["SCENE"], "seen-%s-%s" % (os.environ["PROTEUS_SLOT"], os.environ["PROTEUS_WORKER_ID"]))
 with open(where, "w") as seen:
     seen.write("\n".join([own, release.VERSION, sys.prefix, sys.argv[0], os.getcwd()]) + "\n.")
+os.write(int(os.environ["PROTEUS_CHANNEL_FD"]), b'{"cmd":"PROTEUS_READY"}\n')
 signal.pause()
 "#;
 
@@ -138,7 +139,7 @@ fn mend_package(scene: &Scene) {
 }
 
 fn python_settings(scene: &Scene) -> Value {
-    json!({ "worker": 2, "canary": 0, "minUptime": 400, "env": { "SCENE": scene.folder } })
+    json!({ "worker": 2, "canary": 0, "ready": "notify", "env": { "SCENE": scene.folder } })
 }
 
 #[test]
@@ -188,13 +189,13 @@ fn a_script_that_both_releases_share() {
     let current = releases(&scene);
     let script = "#!/bin/sh\nhere=$(dirname \"$0\")\n. \"$here/release\"\n\
         { echo \"$version\"; echo \"$1\"; echo \"$LIBRARY\"; printf .; } > \"$SCENE/seen-$PROTEUS_SLOT-$PROTEUS_WORKER_ID\"\n\
-        exec sleep 1000\n";
+        echo '{\"cmd\":\"PROTEUS_READY\"}' >&$PROTEUS_CHANNEL_FD\nexec sleep 1000\n";
     scene.write_program("r1/serve", script);
     std::fs::hard_link(scene.path("r1/serve"), scene.path("r2/serve")).expect("linked");
     scene.write("r1/release", "version=r1");
     scene.write("r2/release", "version=r2; exit 7");
     let settings = json!({
-        "worker": 1, "canary": 0, "minUptime": 100,
+        "worker": 1, "canary": 0, "ready": "notify",
         "exec": current.join("serve"), "args": [format!("--root={}/public", current.display())],
         "env": { "SCENE": scene.folder, "LIBRARY": format!("/lib:{}/lib", current.display()) },
     });
@@ -210,6 +211,7 @@ const fs = require('fs');
 const { version } = require('./release');
 const { SCENE, PROTEUS_SLOT, PROTEUS_WORKER_ID } = process.env;
 fs.writeFileSync(`${SCENE}/seen-${PROTEUS_SLOT}-${PROTEUS_WORKER_ID}`, `${version}\n${process.argv[1]}\n.`);
+process.send('ready');
 setInterval(() => {}, 1000);
 ";
 
@@ -226,7 +228,8 @@ fn a_script_of_node() {
         std::fs::hard_link(scene.path("r1/server.js"), scene.path("r2/server.js")).expect("linked");
         scene.write("r1/release.js", "exports.version = 'r1'");
         scene.write("r2/release.js", "process.exit(7)");
-        let mut settings = json!({ "worker": 1, "canary": 0, "minUptime": 300, "env": { "SCENE": scene.folder }, "ready": "alive" });
+        let mut settings =
+            json!({ "worker": 1, "canary": 0, "ready": "notify", "env": { "SCENE": scene.folder } });
         match form {
             "exec" => settings["exec"] = json!(current.join("server.js")),
             "argument" => {

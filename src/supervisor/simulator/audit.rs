@@ -1,7 +1,9 @@
 //! Every action, held against the books as it is ordered.
 
 use super::Check;
-use super::books::{Answer, Asked, Asker, Barren, Books, Course, Entry, Life, Post, RestartFate, TrialFate};
+use super::books::{
+    Answer, Asked, Asker, Barren, Books, Course, Entry, Existence, Life, Post, RestartFate, TrialFate,
+};
 use super::promise;
 use super::rolls::{Way, fits};
 use super::story::Scene;
@@ -91,6 +93,7 @@ impl Books {
             slot,
             generation,
             spawned,
+            process: Existence::Ordered,
             said_hello: false,
             worn: false,
             paused: false,
@@ -127,10 +130,11 @@ impl Books {
             "worker {id} is told to leave in state {:?}",
             entry.life
         );
-        let about_to_say_hello = entry.life == Life::Booting && now < entry.spawned + HELLO_GRACE;
+        let hello_due = if entry.has_begun() { entry.spawned } else { now } + HELLO_GRACE;
+        let about_to_say_hello = entry.life == Life::Booting && now < hello_due;
         let expected = match (entry.said_hello, about_to_say_hello) {
             (false, true) => {
-                entry.signal_at = Some(entry.spawned + HELLO_GRACE);
+                entry.signal_at = Some(hello_due);
                 Notification::Channel
             }
             (true, _) => Notification::Channel,
@@ -233,6 +237,7 @@ impl Books {
         match entry.life {
             Life::Booting => {
                 promise!(!self.age_counts(entry), "worker {id} is killed for not saying ready");
+                promise!(entry.has_begun(), "worker {id} is killed before it begins");
                 promise!(entry.heard >= self.boot_due(entry), "worker {id} is killed before readyTimeout");
                 self.boot_timed_out(id);
             }
@@ -414,7 +419,7 @@ impl Books {
         let (now, said) = (self.now, self.turn.said_ready == Some(id));
         let Some(entry) = self.entry(id) else { return Err(format!("worker {id} is ready, but gone")) };
         promise!(entry.life == Life::Booting, "worker {id} becomes ready in state {:?}", entry.life);
-        let by_age = self.age_counts(entry) && entry.heard >= self.boot_due(entry);
+        let by_age = entry.has_begun() && self.age_counts(entry) && entry.heard >= self.boot_due(entry);
         promise!(said || by_age, "worker {id} is taken for ready, too early or without a word");
         self.story.tell(if said { Scene::ReadyByWord } else { Scene::ReadyByAge });
         if let Some(entry) = self.entry_mut(id) {

@@ -15,7 +15,9 @@ pub(super) struct Entry {
     pub(super) id: WorkerId,
     pub(super) slot: usize,
     pub(super) generation: Generation,
+    /// When it was ordered; once it has begun, when that was.
     pub(super) spawned: Moment,
+    pub(super) process: Existence,
     pub(super) said_hello: bool,
     /// It is to be replaced.
     pub(super) worn: bool,
@@ -43,6 +45,13 @@ pub(super) enum Post {
     Recycle,
     /// Replaced, dismissed or given up on.
     Leaving,
+}
+
+/// Whether there is a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Existence {
+    Ordered,
+    Begun,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +201,12 @@ pub(super) enum RestartFate {
     Aborted,
 }
 
+impl Entry {
+    pub(super) fn has_begun(&self) -> bool {
+        self.process == Existence::Begun
+    }
+}
+
 impl Books {
     pub(super) fn new(policy: &Policy) -> Self {
         let full = u64::from(policy.max_fork_count) + policy.workers as u64;
@@ -286,7 +301,7 @@ impl Books {
         }
     }
 
-    /// When a booting worker's patience ends.
+    /// When a booting worker's patience ends, which begins with its process.
     pub(super) fn boot_due(&self, entry: &Entry) -> Moment {
         if self.age_counts(entry) {
             return entry.spawned + self.policy.min_uptime;

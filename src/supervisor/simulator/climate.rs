@@ -34,6 +34,8 @@ pub(super) struct Climate {
     pub(super) deaf: usize,
     /// It survives SIGKILL, for a while or for ever.
     pub(super) stuck: usize,
+    /// A spawn takes its time, as where a file system is slow to answer.
+    pub(super) slow_spawn: usize,
     pub(super) passing_failure: usize,
     pub(super) lasting_failure: usize,
     /// At each step, a late or repeated delivery.
@@ -61,6 +63,7 @@ impl Climate {
             wear,
             deaf,
             stuck,
+            slow_spawn,
             passing_failure,
             lasting_failure,
             stray,
@@ -78,11 +81,12 @@ impl Climate {
             wear,
             deaf,
             stuck,
+            slow_spawn,
             passing_failure,
             lasting_failure,
             stray,
             bent_clock,
-        ] == [0; 15]
+        ] == [0; 16]
     }
 
     pub(super) fn roll(random: &mut Random) -> Self {
@@ -99,6 +103,7 @@ impl Climate {
             wear: often(&[10, 30]),
             deaf: often(&[10, 50, 100]),
             stuck: often(&[10, 50]),
+            slow_spawn: often(&[5, 40]),
             passing_failure: often(&[5, 40]),
             lasting_failure: often(&[2, 10]),
             stray: often(&[10, 40]),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::books::{Books, Course, Entry, Life, Post, Turn};
+use super::books::{Books, Course, Entry, Existence, Life, Post, Turn};
 use super::rolls::Way;
 use super::story::Scene;
 use crate::supervisor::life::MOST_PATIENCE;
@@ -14,9 +14,13 @@ impl Books {
         let (ready_timeout, disconnect_timeout) = (policy.ready_timeout, policy.disconnect_timeout);
         let Some(entry) = self.entry_mut(id) else { return };
         let most = match entry.life {
-            Life::Booting => entry.spawned + ready_timeout,
+            Life::Booting if entry.has_begun() => entry.spawned + ready_timeout,
             Life::Told { at } => at + disconnect_timeout,
-            Life::Serving { .. } | Life::Hung { .. } | Life::Killed { .. } | Life::GivenUpOn => return,
+            Life::Booting
+            | Life::Serving { .. }
+            | Life::Hung { .. }
+            | Life::Killed { .. }
+            | Life::GivenUpOn => return,
         };
         let asked = (now + span).min(most + MOST_PATIENCE);
         entry.asked_until = entry.asked_until.max(Some(asked));
@@ -60,6 +64,13 @@ impl Books {
             Event::NeedsTime { worker, span } => self.needs_time(*worker, *span),
             Event::SaidLeaving { worker } => self.leaves_by_itself(*worker),
             Event::Spawned { worker } => {
+                let now = self.now;
+                if let Some(entry) = self.entry_mut(*worker) {
+                    entry.process = Existence::Begun;
+                    if entry.life == Life::Booting {
+                        entry.spawned = now;
+                    }
+                }
                 let serves =
                     self.entry(*worker).map(|entry| entry.generation) == Some(self.running_generation);
                 self.booted |= serves && self.course == Course::Running;

@@ -244,6 +244,7 @@ impl Books {
             let unsignalled = entry.signal_at.filter(|due| told && *due <= self.now);
             promise!(unsignalled.is_none(), "a signal was forgotten: {entry:?}");
             let (begun, due) = match entry.life {
+                Life::Booting if !entry.has_begun() => continue,
                 Life::Booting => (entry.spawned, self.boot_due(entry)),
                 Life::Told { at } => (at, self.leave_due(entry, at)),
                 Life::Killed { at } => (at, at + KILL_GRACE),

@@ -16,6 +16,8 @@ use crate::supervisor::{
     SpawnFailure, Supervisor, Ticket, WorkerId,
 };
 
+/// How long the master waits for a process, about.
+const SLOWEST_SPAWN: Duration = Duration::from_secs(5);
 /// More turns than any schedule needs to come to rest.
 const MOST_STEPS: usize = 4000;
 
@@ -342,7 +344,7 @@ impl World {
     /// A word on its way arrives, unless nobody listens.
     fn hear(&mut self, event: Event) -> Option<Event> {
         if let Event::SaidAlive { worker } = event {
-            self.plan_beat(worker);
+            self.plan_beat(worker, self.now);
             if self.process(worker).is_some_and(|process| process.paused) {
                 return None;
             }
@@ -426,6 +428,9 @@ impl World {
                     process.abort(now);
                 }
             }
+            Action::Kill { worker } if self.process(*worker).is_some_and(|process| !process.announced) => {
+                self.give_up_spawn(*worker);
+            }
             Action::Kill { worker } => {
                 let now = self.now;
                 if let Some(process) = self.process(*worker) {
@@ -451,6 +456,8 @@ impl World {
 
     fn spawn(&mut self, worker: WorkerId, generation: Generation) {
         self.write_release(generation);
+        let is_slow = self.random.chance(self.climate.slow_spawn);
+        let begins = if is_slow { self.now + self.random.up_to(SLOWEST_SPAWN) } else { self.now };
         let failure = if self.random.chance(self.climate.passing_failure) {
             Some((FailureKind::Passing, "fork: resource temporarily unavailable"))
         } else if self.random.chance(self.climate.lasting_failure) {
@@ -460,13 +467,22 @@ impl World {
         };
         if let Some((kind, reason)) = failure {
             let failure = SpawnFailure { kind, reason: reason.to_owned() };
-            return self.inbox.push((self.now, Event::SpawnFailed { worker, failure }));
+            return self.inbox.push((begins, Event::SpawnFailed { worker, failure }));
         }
-        self.inbox.push((self.now, Event::Spawned { worker }));
-        let process = Process::conceive(worker, self.now, &self.books.policy, self.climate, &mut self.random);
+        self.inbox.push((begins, Event::Spawned { worker }));
+        let process = Process::conceive(worker, begins, &self.books.policy, self.climate, &mut self.random);
         self.processes.push(process);
-        self.plan_boot(worker, generation);
-        self.plan_beat(worker);
+        self.plan_boot(worker, generation, begins);
+        self.plan_beat(worker, begins);
+    }
+
+    /// A spawn that is given up: there is no process.
+    fn give_up_spawn(&mut self, worker: WorkerId) {
+        self.inbox.retain(|(_, event)| *event != Event::Spawned { worker });
+        self.processes.retain(|process| process.id != worker);
+        self.reaped.push(worker);
+        let failure = SpawnFailure { kind: FailureKind::Passing, reason: "given up".to_owned() };
+        self.inbox.push((self.now, Event::SpawnFailed { worker, failure }));
     }
 
     /// A release is what it is from its first worker on.
@@ -481,22 +497,21 @@ impl World {
     }
 
     /// It says that it is alive, for as long as it is.
-    fn plan_beat(&mut self, worker: WorkerId) {
-        let now = self.now;
+    fn plan_beat(&mut self, worker: WorkerId, now: Moment) {
         let beat = self.process(worker).and_then(|process| process.next_beat(now));
         self.inbox.extend(beat.map(|at| (at, Event::SaidAlive { worker })));
     }
 
     /// What it will say while it boots.
-    fn plan_boot(&mut self, worker: WorkerId, generation: Generation) {
+    fn plan_boot(&mut self, worker: WorkerId, generation: Generation, begins: Moment) {
         let (mute, slow) = (self.random.chance(self.climate.mute), self.random.chance(self.climate.slow));
         let (release_is_mute, mute) =
             (self.mute.contains(&generation), mute || self.mute.contains(&generation));
         let limit = self.books.policy.ready_timeout;
         let boot = self.random.up_to(if slow { limit * 2 } else { limit / 4 });
-        let at = self.now + boot;
+        let at = begins + boot;
         if self.random.chance(if mute { 20 } else { 50 }) && !release_is_mute {
-            let hello = self.now + self.random.up_to(boot);
+            let hello = begins + self.random.up_to(boot);
             self.inbox.push((hello, Event::SaidHello { worker }));
         }
         if !mute {
@@ -504,18 +519,20 @@ impl World {
         }
         if self.random.chance(self.climate.begging) {
             let span = self.random.up_to(limit * 2);
-            self.inbox.push((self.now + self.random.up_to(boot), Event::NeedsTime { worker, span }));
+            self.inbox.push((begins + self.random.up_to(boot), Event::NeedsTime { worker, span }));
         }
         if self.random.chance(self.climate.leaving) {
             let span = self.random.pick(&[boot, self.books.policy.min_uptime * 3]);
-            self.inbox.push((self.now + self.random.up_to(span), Event::SaidLeaving { worker }));
+            self.inbox.push((begins + self.random.up_to(span), Event::SaidLeaving { worker }));
         }
     }
 
     /// Something that comes twice, or too late.
     fn stray(&mut self) -> Check {
         let gone = self.reaped.last().copied().filter(|_| self.random.chance(50));
-        let worker = gone.or_else(|| Some(self.processes.last()?.id)).unwrap_or(WorkerId(999_999));
+        let worker = gone
+            .or_else(|| Some(self.processes.iter().rfind(|process| process.announced)?.id))
+            .unwrap_or(WorkerId(999_999));
         let is_alive = self.processes.iter().any(|process| process.id == worker && process.announced);
         self.books.story.tell(Scene::StrayDelivery);
         let event = match self.random.below(if is_alive { 4 } else { 6 }) {

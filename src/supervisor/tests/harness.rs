@@ -12,6 +12,8 @@ use crate::supervisor::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spawning {
     Works,
+    /// They are answered by the test itself.
+    TakesTime,
     Fails(FailureKind),
 }
 
@@ -107,7 +109,7 @@ impl Cluster {
                 Action::Spawn { worker, .. } => {
                     self.spawns += 1;
                     orders.push(spelled(&action));
-                    answers.push(self.spawned(*worker));
+                    answers.extend(self.spawned(*worker));
                 }
                 Action::HearOut { worker } if self.hearing == Hearing::AtOnce => {
                     answers.push(Event::HeardOut { worker: *worker });
@@ -133,12 +135,13 @@ impl Cluster {
         orders
     }
 
-    fn spawned(&self, worker: WorkerId) -> Event {
+    fn spawned(&self, worker: WorkerId) -> Option<Event> {
         match self.spawning {
-            Spawning::Works => Event::Spawned { worker },
+            Spawning::Works => Some(Event::Spawned { worker }),
+            Spawning::TakesTime => None,
             Spawning::Fails(kind) => {
                 let failure = SpawnFailure { kind, reason: "exec ./server: no such file".to_owned() };
-                Event::SpawnFailed { worker, failure }
+                Some(Event::SpawnFailed { worker, failure })
             }
         }
     }

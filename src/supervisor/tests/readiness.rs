@@ -1,6 +1,6 @@
 //! When a worker counts as ready: `auto`, `notify`, `alive`.
 
-use super::harness::{Cluster, ms, policy};
+use super::harness::{Cluster, Spawning, ms, policy};
 use crate::config::Ready;
 use crate::supervisor::{Cause, Event, FailureKind, Moment, Notice, Policy, SpawnFailure, WorkerId};
 
@@ -211,4 +211,32 @@ fn ready_timeouts_differ_by_their_start() {
     cluster.exits(2);
     assert_eq!(cluster.pass(400), ["kill 1"]);
     assert_eq!(cluster.pass(100), ["kill 3"]);
+}
+
+/// What a worker is waited for begins with its process, and not with the order for one.
+#[test]
+fn time_without_a_process_counts_for_nothing() {
+    let mut cluster = Cluster::unstarted(one(Ready::Auto));
+    cluster.spawning = Spawning::TakesTime;
+    cluster.tell(Event::Started);
+    cluster.pass(40_000);
+    assert_eq!(cluster.rows(), ["0: 1 starting of 1"]);
+    assert_eq!(cluster.wait(), None);
+    cluster.tell(Event::Spawned { worker: WorkerId(1) });
+    cluster.pass(999);
+    assert_eq!(cluster.rows(), ["0: 1 starting of 1"]);
+    cluster.pass(1);
+    assert_eq!(cluster.rows(), ["0: 1 ready of 1"]);
+}
+
+/// One that is told to go before it has begun is gone when there is no process, and that is no failure.
+#[test]
+fn a_shutdown_of_a_worker_without_a_process() {
+    let mut cluster = Cluster::unstarted(one(Ready::Auto));
+    cluster.spawning = Spawning::TakesTime;
+    cluster.tell(Event::Started);
+    assert_eq!(cluster.signal(), ["close", "tell 1"]);
+    let failure = SpawnFailure { kind: FailureKind::Passing, reason: "too late".to_owned() };
+    let orders = cluster.tell(Event::SpawnFailed { worker: WorkerId(1), failure });
+    assert_eq!(orders, ["finish Graceful"]);
 }
