@@ -79,6 +79,9 @@
 //! - a rule by which a worker is recycled: a variant of `Wear` in `supervisor/recycle.rs`, and the event that brings
 //!   its fact
 //! - a line of the log from the master's own code: `journal::info!` and its like, which never wait for a logger
+//! - something of a worker that is kept beyond a turn of the loop: a `Kind` in `account.rs`, and a row in
+//!   `docs/bounds.md`, which `tests/it/bounds.rs` sends beyond its bound
+//! - a warning that somebody else can bring about again and again: by `journal/throttle.rs`
 //! - a line of the channel: a variant in `message.rs`; one that Node speaks: in `node.rs`
 //! - a system call: `sys/`
 

@@ -9,20 +9,25 @@ use super::file::{LogFile, LogPlace};
 use super::gauge::Gauge;
 use super::record::named;
 use super::sink::{self, Sink};
+use super::throttle::Pace;
 use super::{Item, Origin, Place, Record, last_word};
 
 /// Written at once when so much is formatted, and whenever nothing more waits.
 const BATCH: usize = 64 << 10;
-/// How often at most the log says that lines were dropped: a flood must not fill it with that.
-const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Appends the record, and the worker that it comes from, as a line of text; or nothing if it is filtered.
 pub(crate) type Formatter = Box<dyn FnMut(&log::Record<'_>, Option<&Origin>, &mut Vec<u8>) + Send>;
 
 /// Runs as long as the process.
 pub(super) fn run(items: &Receiver<Item>, gauge: &Gauge) {
-    let mut scribe =
-        Scribe { gauge, formatter: None, batch: Vec::new(), sink: Sink::Stderr, told: 0, said: None };
+    let mut scribe = Scribe {
+        gauge,
+        formatter: None,
+        batch: Vec::new(),
+        sink: Sink::Stderr,
+        told: 0,
+        pace: Pace::default(),
+    };
     while let Some(item) = scribe.wait(items) {
         scribe.take(item);
         while let Ok(item) = items.try_recv() {
@@ -40,8 +45,8 @@ struct Scribe<'a> {
     sink: Sink,
     /// Dropped lines that the log has told of.
     told: u64,
-    /// When it last did.
-    said: Option<Instant>,
+    /// A flood must not fill the log with that.
+    pace: Pace,
 }
 
 impl Scribe<'_> {
@@ -146,12 +151,12 @@ impl Scribe<'_> {
     /// How long until dropped lines are to be told of, if there are any untold.
     fn telling_due(&self) -> Option<Duration> {
         let untold = self.gauge.dropped() > self.told;
-        untold.then(|| self.said.map_or(Duration::ZERO, |said| SAY_AGAIN.saturating_sub(said.elapsed())))
+        untold.then(|| self.pace.wait(Instant::now()))
     }
 
     /// If even this cannot be written, it is told again later, with the sum.
     fn tell_dropped(&mut self) {
-        self.said = Some(Instant::now());
+        self.pace.tell(Instant::now());
         let dropped = self.gauge.dropped();
         let message =
             format!("log lines dropped: {}; the log did not take them in time", dropped - self.told);

@@ -32,6 +32,7 @@ fn play() {
         "messages" => messages::play(split(argument).0, split(argument).1),
         "floods" => floods::play(split(argument).0, split(argument).1),
         "bounds" => bounds::play(argument),
+        "bounds-host" => bounds::host(argument),
         "foreign" => foreign(),
         "forges" => manners::forges(),
         "page" => sockets::page(),

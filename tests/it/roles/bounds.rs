@@ -7,6 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::time::Duration;
 
+use proteus_cluster::{Api, Cluster, Config, Message, Ready, WorkerInfo};
 use serde_json::{Value, json};
 
 use super::notify;
@@ -38,6 +39,26 @@ pub(super) fn play(what: &str) -> i32 {
     }
 }
 
+/// A program that has the cluster in it, and a listener that hears one message for ever.
+pub(super) fn host(what: &str) -> i32 {
+    if std::env::var_os("PROTEUS_WORKER_ID").is_some() {
+        return play(what);
+    }
+    let socket = std::env::current_dir().expect("a folder").join("api.sock");
+    let config = Config::builder()
+        .workers(1)
+        .ready(Ready::Notify)
+        .api(Api::new(format!("unix:{}", socket.display())))
+        .build()
+        .expect("good settings");
+    let cluster = Cluster::new(config).expect("a cluster");
+    let listen = |_: &Message, _: &WorkerInfo| loop {
+        pause();
+    };
+    cluster.handle().add_message_listener("heard", listen).expect("not ended");
+    i32::from(cluster.run().is_err())
+}
+
 fn send(what: &str, channel: &mut UnixStream) {
     let sent = match what {
         "line" => repeat(channel, 64, |_| vec![b'x'; 1 << 20]),
@@ -48,8 +69,13 @@ fn send(what: &str, channel: &mut UnixStream) {
             let address = if n.is_multiple_of(2) { "127.0.0.1:0" } else { "no address \n\u{1b}[31m" };
             json!({ "cmd": "PROTEUS_LISTEN", "address": address })
         }),
+        "addresses" => lines(channel, 2_000, |n| {
+            let address = format!("127.1.{}.{}:0", n / 250, 1 + n % 250);
+            json!({ "cmd": "PROTEUS_LISTEN", "address": address })
+        }),
+        "heard" => lines(channel, 40_000, |n| json!({ "cmd": "heard", "n": n, "text": "x".repeat(1000) })),
         "long address" => {
-            lines(channel, 20, |_| json!({ "cmd": "PROTEUS_LISTEN", "address": "\n".repeat(BIG / 2) }))
+            lines(channel, 8, |_| json!({ "cmd": "PROTEUS_LISTEN", "address": "\n".repeat(BIG / 2) }))
         }
         "answers" => lines(
             channel,
@@ -58,7 +84,7 @@ fn send(what: &str, channel: &mut UnixStream) {
         ),
         "failed" => lines(channel, 1, |_| json!({ "cmd": "PROTEUS_FAILED", "reason": "x".repeat(BIG) })),
         "panicked" => {
-            lines(channel, 20_000, |_| json!({ "cmd": "PROTEUS_PANICKED", "text": "x\n".repeat(1000) }))
+            lines(channel, 10_000, |_| json!({ "cmd": "PROTEUS_PANICKED", "text": "x\n".repeat(1000) }))
         }
         "reserved" => repeat(channel, 5, |_| bushy("PROTEUS_READY")),
         "log" => lines(channel, 100_000, |_| json!({ "cmd": "PROTEUS_LOG", "message": "x".repeat(1000) })),

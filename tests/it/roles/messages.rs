@@ -292,7 +292,14 @@ fn parrot() -> i32 {
     notify("READY=1");
     for heard in BufReader::new(channel).lines().map_while(Result::ok) {
         let line: Option<Value> = serde_json::from_str(&heard).ok();
-        let line = line.and_then(|line| Some(line["line"].as_str()?.replace("LONG", &"x".repeat(5 << 20))));
+        let line = line.and_then(|line| {
+            Some(
+                line["line"]
+                    .as_str()?
+                    .replace("LONG", &"x".repeat(5 << 20))
+                    .replace("MUCH", &"x".repeat(3 << 20)),
+            )
+        });
         let line = line.unwrap_or_else(|| json!({ "cmd": "x", "msg": heard }).to_string());
         speaking.write_all(format!("{line}\n").as_bytes()).expect("the master reads");
     }
