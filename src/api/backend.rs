@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::Socket;
 use tiny_http::{Request, Server};
@@ -23,6 +24,9 @@ use crate::handle::Handle;
 use crate::journal;
 use crate::principal::By;
 use crate::sys::signal::Mask;
+
+/// How long a server that was lost still answers.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// What every thread of a server holds until it ends.
 pub(super) type Alive = Sender<Over>;
@@ -127,20 +131,37 @@ struct Answering {
 
 impl Answering {
     fn run(self) {
+        let mut lost = false;
         let gates = loop {
             match self.server.recv() {
                 Ok(request) => self.answer(request),
-                Err(_) => match self.gates.try_recv() {
-                    Ok(share) => break Some(share),
-                    Err(TryRecvError::Disconnected) => break None,
-                    // It has lost its accept thread: who is in already is answered all the same.
-                    Err(TryRecvError::Empty) => {}
-                },
+                Err(error) => {
+                    // By its accept thread, whose errors are the system's.
+                    lost |= error.raw_os_error().is_some();
+                    match self.gates.try_recv() {
+                        Ok(share) => break Some(share),
+                        Err(TryRecvError::Disconnected) => break None,
+                        Err(TryRecvError::Empty) => {}
+                    }
+                }
             }
         };
+        if lost {
+            self.answer_the_last();
+        }
         drop((gates, self.server));
         // Its accept thread has been told to end, and is woken by us: the server cannot find its own socket.
         drop(self.place.connect());
+    }
+
+    /// Those whom a lost server had accepted: what they ask is on its way to the queue.
+    fn answer_the_last(&self) {
+        let until = Instant::now() + LAST_REQUESTS;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            if let Ok(Some(request)) = self.server.recv_timeout(left) {
+                self.answer(request);
+            }
+        }
     }
 
     fn answer(&self, request: Request) {

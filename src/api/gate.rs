@@ -31,7 +31,7 @@ const WAY_TO_SERVER: usize = 3;
 /// How long nobody is accepted where the system has no descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 /// How many bytes of answers are held for callers who read slowly; the slowest is let go beyond it.
-const HELD: usize = 32 << 20;
+const HELD: usize = 16 << 20;
 
 /// The gate and all that it owns.
 pub(super) struct Gate {

@@ -10,13 +10,11 @@ use crate::ask::Reply;
 use crate::config::LONGEST_WORKER_TIMEOUT;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
-use crate::journal;
 use crate::journal::escape;
 use crate::message::{Message, field};
 
 /// `/send`: to every worker.
 pub(super) fn send(asked: &Asked) -> Answer {
-    journal::debug!("a message to every worker by {}", asked.by);
     let page = match read(&asked.body) {
         Ok(message) => match asked.handle.send_to_all(&message) {
             Ok(0) if is_shutting_down(asked.handle) => shutting_down(),
@@ -30,7 +28,6 @@ pub(super) fn send(asked: &Asked) -> Answer {
 
 /// `/sync_send`: to every worker, and their replies.
 pub(super) fn sync_send(asked: &Asked) -> Answer {
-    journal::debug!("a question to every worker by {}", asked.by);
     let message = match read(&asked.body) {
         Ok(message) => message,
         Err(page) => return page.into(),

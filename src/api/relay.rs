@@ -96,6 +96,7 @@ impl Asking {
         if let Some(end) = self.answer.windows(2).position(|two| two == b"\r\n") {
             self.answer.splice(end + 2..end + 2, *b"Connection: close\r\n");
         }
+        self.answer.shrink_to_fit();
         self.answer
     }
 }

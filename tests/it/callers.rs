@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::http::{Answer, over_tcp};
 use crate::harness::master::idle_settings;
-use crate::harness::{Master, Scene, get, proteus, skipped, sys, wait_until};
+use crate::harness::{Master, Scene, get, proc, proteus, skipped, sys, wait_until};
 
 /// A user of this machine that is neither root nor whoever runs the tests.
 const SOMEBODY: u32 = 65534;
@@ -119,6 +119,7 @@ fn who_has_closed_the_connection_is_nobody() {
     let (master, address) = begin(&scene, &json!({}));
     // Accepted only when it is closed: the kernel then shows its user as root, and no process has it open.
     master.signal(libc::SIGSTOP);
+    wait_until("every thread of it stands still", || proc::stand_still(master.pid()));
     let mut stream = TcpStream::connect(&address).expect("the API's queue");
     write!(stream, "GET /restart HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("room");
     drop(stream);
@@ -193,6 +194,24 @@ fn a_token_file_that_cannot_be_read_is_a_start_error() {
         master.wait_log(&format!("token file {}: {why}", scene.path(file).display()));
     }
     scene.assert_nothing_left();
+}
+
+#[test]
+fn a_check_warns_of_an_api_that_everybody_reaches() {
+    let scene = Scene::new("callers-check");
+    let check = |api: Value| {
+        scene.write("check.json", json!({ "worker": 1, "exec": "sleep", "api": api }).to_string());
+        let mut command = Command::new(proteus());
+        let output = command.args(["check", "-c", "check.json"]).current_dir(&scene.folder).output();
+        let output = output.expect("proteus runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    let warning = "proteus: check.json: warning: the control API at 0.0.0.0:8111 has no token: whoever reaches that address can restart and stop this service\n";
+    assert_eq!(check(json!({ "listen": "0.0.0.0" })), warning);
+    assert_eq!(check(json!({ "listen": "0.0.0.0", "token": "t" })), "");
+    assert_eq!(check(json!({ "listen": "[::ffff:127.0.0.1]:8111" })), "");
+    assert_eq!(check(json!({})), "");
 }
 
 #[test]

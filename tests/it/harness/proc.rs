@@ -44,6 +44,14 @@ pub(crate) fn state(pid: u32) -> Option<char> {
     stat(pid)?.first()?.chars().next()
 }
 
+/// Whether every thread of a process is stopped: a signal reaches them one by one.
+pub(crate) fn stand_still(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default());
+    let mut letters = stats.map(|stat| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()));
+    letters.all(|letter| letter == Some('T'))
+}
+
 /// The fields of /proc/PID/stat behind the name: state, ppid, pgrp…
 pub(crate) fn stat(pid: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
