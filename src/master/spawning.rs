@@ -240,10 +240,6 @@ impl Master {
             capture,
             complaints: Complaints::default(),
         };
-        journal::debug!(
-            "worker {worker} (slot {slot}, generation {generation}) started as pid {}",
-            process.child.pid
-        );
         let watched = process.sources(worker).try_for_each(|(source, fd)| self.watch(source, fd));
         if let Err(error) = watched {
             self.guard_no_more(process.child.pid);
@@ -259,6 +255,13 @@ impl Master {
     fn born(&mut self, worker: WorkerId, later: Vec<Action>) {
         self.births.progress = self.now();
         self.outcomes.push_back(Event::Spawned { worker });
+        if let Some(Process { slot, generation, child, .. }) = self.processes.get(&worker) {
+            let news = if later.is_empty() { "started as" } else { "is told to go, and was on its way as" };
+            journal::debug!(
+                "worker {worker} (slot {slot}, generation {generation}) {news} pid {}",
+                child.pid
+            );
+        }
         for action in later {
             self.order(action);
         }
