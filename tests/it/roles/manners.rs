@@ -1,7 +1,7 @@
 //! Workers with good and bad manners.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
@@ -144,5 +144,8 @@ pub(super) fn forges() -> i32 {
     }
     notify(&format!("STATUS={EVIL}"));
     eprintln!("{EVIL}");
+    // A path is bound beside the loop, for as long as somebody waits for it.
+    let answer = std::io::BufReader::new(channel).lines().next().expect("an answer").expect("text");
+    assert!(answer.contains("PROTEUS_LISTENING"), "{answer}");
     1
 }
