@@ -27,6 +27,10 @@ pub struct LogFile {
 impl LogFile {
     /// A file by its path; a relative one counts from the master's working directory.
     ///
+    /// A new file has mode 0640, less what the umask takes, or mode, owner and group of the file before it; one that
+    /// is there already stays as it is. A file that was moved, removed or replaced meanwhile is opened anew with the
+    /// next line.
+    ///
     /// Fields of the date in its name make it another file when they change: `app.%Y-%m-%d.log` one each day,
     /// `app.%Y-%m-%d-%H.log` one each hour. They are `%Y` `%m` `%d` `%H` `%M` `%S`, `%j` (day of the year), `%G` and
     /// `%V` (year and week of ISO 8601) and `%F` (`%Y-%m-%d`), in UTC as the times in the log; `%%` is a percent
@@ -36,7 +40,9 @@ impl LogFile {
     }
 
     /// A file that would grow past so many bytes becomes `NAME.1`, the one before it `NAME.2`, and so on. More than
-    /// 0; by default without limit. A single line that is longer has a file for itself.
+    /// 0; by default without limit. A single line that is longer has a file for itself. Where the path is a link, this
+    /// happens to the file that it leads to, in that file's folder. What is no regular file, or is reached through
+    /// `/dev` (but for `/dev/shm`) or `/proc`, is never renamed; the log says so.
     pub fn max_size(mut self, bytes: u64) -> Self {
         self.max_size = Some(bytes);
         self

@@ -158,34 +158,49 @@ fn a_link_to_standard_output_is_left_alone() {
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
 }
 
-/// A file system whose server never says a word.
-#[test]
-fn a_log_file_on_a_dead_mount_delays_no_end() {
-    const NAME: &str = "a_log_file_on_a_dead_mount_delays_no_end";
-    if !sys::is_root() {
-        return skipped(NAME, "only root mounts");
-    }
-    let scene = Scene::new("dead-log");
-    fs::create_dir(scene.path("dead")).expect("a folder");
-    let Ok(server) = File::options().read(true).write(true).open("/dev/fuse") else {
-        return skipped(NAME, "there is no /dev/fuse");
-    };
-    let mut settings = idle_settings();
+/// A master whose log file is on a file system whose server, the second value, never says a word.
+fn on_dead_mount(scene: &Scene, mut settings: Value) -> Option<(Master, File)> {
+    let server = File::options().read(true).write(true).open("/dev/fuse").ok().filter(|_| sys::is_root())?;
+    drop(fs::create_dir(scene.path("dead")));
     settings["logFile"] = json!(scene.path("dead/app.log"));
-    let inner = Master::command(&scene, &settings);
+    let inner = Master::command(scene, &settings);
     let mut command = Command::new("unshare");
-    let script = format!(
-        r#"mount -i -t fuse -o fd={0},rootmode=40000,user_id=0,group_id=0 none dead && exec "$@" {0}>&-"#,
-        server.as_raw_fd()
-    );
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+    let script = format!(r#"mount -i -t fuse -o {options} none dead && exec "$@""#);
     sys::keep_open(&mut command, server.as_raw_fd());
     command.args(["-m", "sh", "-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
-    let master = Master::start(&scene, command);
+    Some((Master::start(scene, command), server))
+}
+
+#[test]
+fn a_log_file_on_a_dead_mount_delays_no_end() {
+    let scene = Scene::new("dead-log");
+    let Some((master, _server)) = on_dead_mount(&scene, idle_settings()) else {
+        return skipped(
+            "a_log_file_on_a_dead_mount_delays_no_end",
+            "only root mounts, where there is /dev/fuse",
+        );
+    };
     master.wait_one_ready();
     let status = eventually("a status", || master.try_status());
     assert_eq!(status["master"]["state"], "running");
     let told = Instant::now();
     master.stop(&scene);
     assert!(told.elapsed() < Duration::from_secs(6), "{:?}", told.elapsed());
-    drop(server);
+}
+
+#[test]
+fn a_log_file_on_a_dead_mount_keeps_no_last_word() {
+    let scene = Scene::new("dead-log-end");
+    let mut settings = shell_workers(1, "exit 7");
+    settings["maxForkCount"] = 0.into();
+    let Some((mut master, _server)) = on_dead_mount(&scene, settings) else {
+        return skipped(
+            "a_log_file_on_a_dead_mount_keeps_no_last_word",
+            "only root mounts, where there is /dev/fuse",
+        );
+    };
+    assert_eq!(master.wait_exit().code(), Some(3), "{}", master.log_text());
+    master.wait_log("proteus: giving up: no worker is ready");
+    scene.assert_nothing_left();
 }
