@@ -100,6 +100,24 @@ fn another_user_may_look_and_not_order() {
 }
 
 #[test]
+fn without_netlink_the_kernel_s_table_says_who_it_is() {
+    let scene = Scene::new("callers-table");
+    let address = scene.address(8111);
+    let mut settings = idle_settings();
+    settings["api"] = json!({ "listen": address });
+    let mut command = Master::command(&scene, &settings);
+    sys::without_family(&mut command, libc::AF_NETLINK);
+    let master = Master::start(&scene, command);
+    master.wait_log("ready; API on");
+    if let Some(refused) = as_somebody(&address, "/shutdown") {
+        assert!(refused.contains(&format!("uid {SOMEBODY} gives no orders here: root")), "{refused}");
+    }
+    assert_eq!(get(&address, "/restart?wait=20s").status, 200);
+    master.wait_log(&format!("restart ordered by uid {} at 127.", own_uid(&scene)));
+    master.stop(&scene);
+}
+
+#[test]
 fn a_setting_lets_every_user_order() {
     let scene = Scene::new("callers-any");
     let (master, address) = begin(&scene, &json!({ "anyUser": true }));

@@ -59,6 +59,39 @@ pub(crate) fn with_signals(command: &mut Command, blocked: &'static [i32], ignor
     }
 }
 
+/// The process gets no socket of this family, as under systemd's `RestrictAddressFamilies`.
+pub(crate) fn without_family(command: &mut Command, family: i32) {
+    // Of `seccomp_data`: the number of the call, and the low half of its first argument.
+    const NUMBER: u32 = 0;
+    const FIRST: u32 = if cfg!(target_endian = "big") { 20 } else { 16 };
+    let step = |code: u32, jump: u8, k: u32| libc::sock_filter {
+        code: u16::try_from(code).expect("an instruction"),
+        jt: 0,
+        jf: jump,
+        k,
+    };
+    let (load, unless) =
+        (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+    let denied = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.unsigned_abs();
+    let mut filter = [
+        step(load, 0, NUMBER),
+        step(unless, 3, u32::try_from(libc::SYS_socket).expect("a call")),
+        step(load, 0, FIRST),
+        step(unless, 1, family.unsigned_abs()),
+        step(libc::BPF_RET | libc::BPF_K, 0, denied),
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    // SAFETY: the closure makes two async-signal-safe calls; the filter is its own.
+    unsafe {
+        command.pre_exec(move || {
+            let program = libc::sock_fprog { len: 6, filter: filter.as_mut_ptr() };
+            let own = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0;
+            if own { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+}
+
 /// Takes over a descriptor that this process was started with.
 pub(crate) fn inherited(number: RawFd) -> OwnedFd {
     // SAFETY: the caller was told this number by its environment, and asks once.
