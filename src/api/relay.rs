@@ -12,8 +12,9 @@ use crate::sys::poll::Watched;
 const READ_TIME: Duration = Duration::from_secs(5);
 /// How long a caller may take over all of its answer.
 const DELIVERY_TIME: Duration = Duration::from_secs(60);
-/// How long it may take while somebody else wants its place.
-const UNHURRIED: Duration = Duration::from_secs(1);
+/// The same while somebody else wants its place: more than the way to another continent takes, and in all.
+const STALLED: Duration = Duration::from_millis(250);
+const UNHURRIED: Duration = Duration::from_secs(5);
 /// How much is read at a turn.
 const PIECE: usize = 128 << 10;
 /// The longest reason that the log shows.
@@ -115,7 +116,7 @@ impl Delivery {
     }
 
     pub(super) fn yields_from(&self) -> Instant {
-        self.since + UNHURRIED
+        (self.moved + STALLED).min(self.since + UNHURRIED)
     }
 
     /// Passes on as much as the caller takes now.

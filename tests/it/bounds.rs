@@ -78,7 +78,7 @@ const CALLERS: &[Row] = &[
     Row { name: "a header", memory: 4, descriptors: 64, log: Throttled, probe: Caller("idle", headers) },
     Row { name: "a body", memory: 8, descriptors: 64, log: Itself, probe: Caller("idle", bodies) },
     Row { name: "callers at once, silent ones", memory: 4, descriptors: 64, log: Throttled, probe: Caller("idle", silent) },
-    Row { name: "callers at once, answered", memory: 8, descriptors: 64, log: Throttled, probe: Caller("idle", answered) },
+    Row { name: "callers at once, answered", memory: 8, descriptors: 96, log: Throttled, probe: Caller("idle", answered) },
     Row { name: "callers who wait", memory: 8, descriptors: 64, log: Itself, probe: Caller("idle", waiters) },
     Row { name: "answers that are not read", memory: 80, descriptors: 64, log: Itself, probe: Caller("parrot", unread) },
     Row { name: "orders", memory: 4, descriptors: 64, log: Itself, probe: Caller("idle", orders) },
