@@ -58,6 +58,7 @@ pub struct Config {
     pub(crate) cwd: Option<PathBuf>,
     pub(crate) user: Option<String>,
     pub(crate) group: Option<String>,
+    pub(crate) speaks: Speaks,
     pub(crate) ready: Ready,
     pub(crate) ready_timeout: Duration,
     pub(crate) min_uptime: Duration,
@@ -93,6 +94,21 @@ pub(crate) enum GuardUse {
     Auto,
     Always,
     Never,
+}
+
+/// Whose words the workers speak on their channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Speaks {
+    /// Those of Node where the program can be seen to be one of Node's: `node` itself, a `.js`, `.mjs`, `.cjs`, `.ts`,
+    /// `.mts` or `.cts` file, a script whose first line names `node`, `env node`, or a command in `node_modules/.bin`.
+    /// Else this project's.
+    #[default]
+    Auto,
+    /// Those of Node's `cluster` module: `listen` in a worker asks the master, and `process.send` reaches it.
+    Node,
+    /// This project's lines, by `PROTEUS_CHANNEL_FD`, whatever the program looks like.
+    Proteus,
 }
 
 /// How a worker is known to be ready to serve.
@@ -199,6 +215,7 @@ impl Config {
             cwd: None,
             user: None,
             group: None,
+            speaks: Speaks::Auto,
             ready: Ready::Auto,
             ready_timeout: Duration::from_secs(30),
             min_uptime: Duration::from_secs(1),

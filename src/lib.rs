@@ -134,7 +134,7 @@ pub mod escape {
 
 #[doc(hidden)]
 pub use config::settings;
-pub use config::{Api, Builder, Config, ListenAddress, Listener, LogFile, LogFormat, Output, Ready};
+pub use config::{Api, Builder, Config, ListenAddress, Listener, LogFile, LogFormat, Output, Ready, Speaks};
 pub use error::{Error, Result};
 pub use handle::{Handle, Restart, RestartOutcome};
 #[doc(hidden)]

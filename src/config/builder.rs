@@ -9,7 +9,7 @@ use super::api::Api;
 use super::given::{Given, Refusal, plain, quoted, without_nul};
 use super::listener::{Listener, ListenerConfig};
 use super::settings::{Setting, row};
-use super::{Config, GuardUse, LogFile, LogFormat, Output, Ready, json};
+use super::{Config, GuardUse, LogFile, LogFormat, Output, Ready, Speaks, json};
 use crate::error::{Error, Result};
 use crate::journal::LogPlace;
 
@@ -114,7 +114,7 @@ impl Builder {
     /// The program of the workers. By default the running executable, with its own arguments.
     ///
     /// A bare name is looked up in the workers' `PATH`, a relative path counts from the master's working directory,
-    /// and a `.js`, `.mjs` or `.cjs` file runs under `node`.
+    /// and a `.js`, `.mjs`, `.cjs`, `.ts`, `.mts` or `.cts` file runs under `node`.
     pub fn exec(self, program: impl Into<PathBuf>) -> Self {
         self.path("exec", program.into())
     }
@@ -200,6 +200,12 @@ impl Builder {
     /// The group that the workers run as, which takes a privileged master. By default the user's, or the master's.
     pub fn group(self, name: impl AsRef<str>) -> Self {
         self.text("group", name.as_ref())
+    }
+
+    /// Whose words the workers speak on their channel. By default [`Speaks::Auto`].
+    pub fn speaks(mut self, speaks: Speaks) -> Self {
+        self.config.speaks = speaks;
+        self
     }
 
     /// How a worker is known to be ready. By default [`Ready::Auto`].

@@ -12,7 +12,7 @@ use super::api::Api;
 use super::builder::Builder;
 use super::given::{Given, Refusal, quoted};
 use super::listener::Listener;
-use super::{GuardUse, LogFormat, Output, Ready, signal};
+use super::{GuardUse, LogFormat, Output, Ready, Speaks, signal};
 
 pub use super::nearest::nearest;
 
@@ -71,8 +71,15 @@ pub static SETTINGS: &[Setting] = &[
         key: "exec",
         flag: None,
         default: "the running executable",
-        meaning: "program of the workers; a bare name is looked up in their PATH, a relative path counts from the master's directory, and a .js, .mjs or .cjs file runs under node",
+        meaning: "program of the workers; a bare name is looked up in their PATH, a relative path counts from the master's directory, and a .js, .mjs, .cjs, .ts, .mts or .cts file runs under node",
         take: |builder, given| given.path().map(|path| builder.config.exec = Some(path)),
+    },
+    Setting {
+        key: "speaks",
+        flag: Some(flag("speaks", "WHOSE")),
+        default: "auto",
+        meaning: "whose words the workers speak on their channel: node (they share what they listen on, as under Node's own cluster), proteus, or auto (node's where the program can be seen to be node)",
+        take: |builder, given| given.one_of(SPEAKS).map(|speaks| builder.config.speaks = speaks),
     },
     Setting {
         key: "args",
@@ -331,6 +338,9 @@ pub static SETTINGS: &[Setting] = &[
 ];
 
 const FORMAT: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+const SPEAKS: &[(&str, Speaks)] =
+    &[("auto", Speaks::Auto), ("node", Speaks::Node), ("proteus", Speaks::Proteus)];
 
 const READY: &[(&str, Ready)] = &[("auto", Ready::Auto), ("notify", Ready::Notify), ("alive", Ready::Alive)];
 

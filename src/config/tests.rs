@@ -81,7 +81,7 @@ fn every_other_setting_from_json() {
     let config = Config::from_json(
         r#"{"worker": 1, "stableAfter": 1, "minReady": 0, "env": {"A": "1", "B": ""}, "cwd": "d", "user": "u",
             "group": "g", "ready": "notify", "readyTimeout": 2, "minUptime": 0, "surge": 2, "canary": 0,
-            "backoff": {"initial": 5, "max": 5}, "output": "inherit", "guard": true, "stopSignal": "quit", "watchdog": 7,
+            "backoff": {"initial": 5, "max": 5}, "output": "inherit", "guard": true, "speaks": "node", "stopSignal": "quit", "watchdog": 7,
             "maxLifetime": 8, "maxMemory": 9, "maxForkCount": 0,
             "listen": ["127.0.0.1:1", {"address": "unix:/s", "name": "admin", "mode": "0660", "backlog": 9},
                        {"address": "udp:127.0.0.1:1", "reusePort": true}]}"#,
@@ -96,7 +96,7 @@ fn every_other_setting_from_json() {
     assert_eq!((config.ready_timeout, config.min_uptime, config.canary), (ms(2), ms(0), ms(0)));
     assert_eq!((config.backoff.initial, config.backoff.max, config.surge), (ms(5), ms(5), 2));
     assert_eq!((config.stop_signal, config.output), (libc::SIGQUIT, Some(Output::Inherit)));
-    assert_eq!(config.guard, GuardUse::Always);
+    assert_eq!((config.guard, config.speaks), (GuardUse::Always, Speaks::Node));
     assert_eq!(
         (config.watchdog, config.max_lifetime, config.max_memory),
         (Some(ms(7)), Some(ms(8)), Some(9))
@@ -318,6 +318,7 @@ fn the_builder_sets_every_field() {
         .canary(ms(9))
         .output(Output::Inherit)
         .guard(false)
+        .speaks(Speaks::Proteus)
         .handle_signals(false)
         .stop_signal("INT")
         .watchdog(ms(10))
@@ -326,7 +327,7 @@ fn the_builder_sets_every_field() {
         .build()
         .unwrap();
     assert_eq!((config.workers, config.max_fork_count, config.min_ready, config.surge), (2, 2, 2, 8));
-    assert_eq!(config.guard, GuardUse::Never);
+    assert_eq!((config.guard, config.speaks), (GuardUse::Never, Speaks::Proteus));
     assert_eq!(
         (config.pid_file, config.exec, config.cwd),
         (Some("p".into()), Some("e".into()), Some("c".into()))

@@ -9,8 +9,8 @@ use mio::Waker;
 
 use super::capture::Pipes;
 use super::channel::Channel;
+use super::dialect::Dialect;
 use super::guard::GuardId;
-use super::node::Dialect;
 use super::notify::NotifySocket;
 use super::offload::Offload;
 use super::pinned::Pinned;

@@ -102,6 +102,12 @@ impl Found {
         [Some(&self.spot), self.behind.as_ref()].into_iter().flatten().map(Spot::path).find(leads)
     }
 
+    /// Where the last link of its path led to, if that was one.
+    pub(super) fn real_then(&self) -> PathBuf {
+        let spot = self.behind.as_ref().unwrap_or(&self.spot);
+        spot.folder.path_then().join(&spot.name)
+    }
+
     /// What it was called.
     pub(super) fn path_then(&self) -> PathBuf {
         self.spot.folder.path_then().join(&self.spot.name)

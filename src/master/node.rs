@@ -9,33 +9,12 @@ use super::Master;
 use super::complaints::Complaint;
 use super::listen::Wish;
 use super::on_demand::{Asker, Found};
-use super::program::SCRIPTS;
 use crate::account::{Held, Kind};
 use crate::config::Config;
 use crate::dispatch::Mail;
 use crate::error::Error;
 use crate::node::{self, Attention, FromNode, Parcel, Peer, Query};
 use crate::supervisor::{Event, WorkerId};
-
-/// Whose words are spoken on a channel: the worker's program decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
-    Own,
-    Node,
-}
-
-impl Dialect {
-    /// Node's for `node` and for the files that it runs.
-    pub(super) fn of(config: &Config) -> Self {
-        let Some(exec) = &config.exec else { return Dialect::Own };
-        let is_script = exec.extension().is_some_and(|found| SCRIPTS.iter().any(|script| *script == found));
-        if is_script || exec.file_name().is_some_and(|name| name == "node") {
-            Dialect::Node
-        } else {
-            Dialect::Own
-        }
-    }
-}
 
 /// The conversation with a Node worker.
 pub(super) type NodePeer = Peer<Handle>;

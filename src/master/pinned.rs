@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::dialect::{self, Dialect, Shape};
 use super::elevation;
 use super::folder::{Folder, Found, Links, Replacements};
 use super::offload::within;
 use super::placeholder::{self, Values};
 use super::program::{Place, Program, check_executable, check_regular};
 use super::shebang::Shebang;
+use crate::config::Speaks;
 use crate::error::Cause;
 use crate::sys::spawn::{Failure, Image, Step};
 
@@ -39,6 +41,9 @@ pub(super) struct Pinned {
     base: PathBuf,
     /// A look at where it lies now has not come back.
     is_blind: AtomicBool,
+    dialect: Dialect,
+    /// What the reader of the log may want to know about it.
+    hint: Option<&'static str>,
 }
 
 /// Where what was pinned lies at one moment.
@@ -133,13 +138,45 @@ impl Pinned {
             Place::Name(name) if exec.path() == path => Argv0::Name(name.clone()),
             Place::Name(_) | Place::Path(_) => Argv0::Path,
         };
+        let shape = Shape {
+            exec: &path,
+            real: &exec.real_then(),
+            shebang: kind.interpreter().map(|interpreter| &interpreter.written),
+            is_script: script.is_some(),
+            args: program.args().collect(),
+        };
+        let (dialect, hint) = match program.speaks() {
+            Speaks::Auto => (Dialect::of(&shape), dialect::hint(&shape)),
+            Speaks::Node => (Dialect::Node, None),
+            Speaks::Proteus => (Dialect::Own, None),
+        };
         let is_blind = AtomicBool::new(false);
-        Ok(Pinned { exec, kind, clears_death_signal, argv0, script, cwd, links, base, is_blind })
+        Ok(Pinned {
+            exec,
+            kind,
+            clears_death_signal,
+            argv0,
+            script,
+            cwd,
+            links,
+            base,
+            is_blind,
+            dialect,
+            hint,
+        })
     }
 
     /// Whether its processes outlive a master that is killed, but for a guard.
     pub(super) fn clears_death_signal(&self) -> bool {
         self.clears_death_signal
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        self.hint
     }
 
     pub(super) fn cwd(&self) -> Option<BorrowedFd<'_>> {

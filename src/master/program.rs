@@ -8,12 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::dialect::is_script;
 use super::placeholder;
-use crate::config::Config;
+use crate::config::{Config, Speaks};
 use crate::error::{Cause, Error, Kind, Result};
-
-/// Files that are not programs by themselves: `node` runs them.
-pub(super) const SCRIPTS: [&str; 3] = ["js", "mjs", "cjs"];
 
 /// The program and the working directory as the settings name them.
 #[derive(Debug)]
@@ -27,6 +25,7 @@ pub(super) struct Program {
     search: Option<OsString>,
     /// `exec` as it is written, where it is relative.
     relative: Option<PathBuf>,
+    speaks: Speaks,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,13 +49,14 @@ impl Program {
         let cwd = config.cwd.as_deref().map(check_folder).transpose()?;
         let path_of_env = config.env.iter().rev().find(|(key, _)| key == "PATH");
         let search = path_of_env.map(|(_, path)| path.clone());
+        let speaks = config.speaks;
         let Some(exec) = &config.exec else {
             // The master's own are meant as they are.
             let own = || env::args_os().skip(1).map(|arg| placeholder::literal(&arg)).collect();
             let (args, place) = (args.unwrap_or_else(own), Place::Path(running_executable()?));
-            return Ok(Program { place, script: None, args, cwd, search, relative: None });
+            return Ok(Program { place, script: None, args, cwd, search, relative: None, speaks });
         };
-        let is_script = exec.extension().is_some_and(|found| SCRIPTS.iter().any(|script| *script == found));
+        let is_script = is_script(exec);
         let is_name = !exec.as_os_str().as_bytes().contains(&b'/');
         let (place, script) = match (is_script, is_name) {
             (true, _) => (Place::Name("node".into()), Some(absolute(exec)?)),
@@ -64,7 +64,7 @@ impl Program {
             (false, false) => (Place::Path(absolute(exec)?), None),
         };
         let relative = (exec.is_relative() && (is_script || !is_name)).then(|| exec.clone());
-        Ok(Program { place, script, args: args.unwrap_or_default(), cwd, search, relative })
+        Ok(Program { place, script, args: args.unwrap_or_default(), cwd, search, relative, speaks })
     }
 
     fn check(&self) -> Result<()> {
@@ -119,6 +119,10 @@ impl Program {
 
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    pub(super) fn speaks(&self) -> Speaks {
+        self.speaks
     }
 
     pub(super) fn script(&self) -> Option<&Path> {

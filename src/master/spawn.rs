@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dialect::Dialect;
 use super::identity;
-use super::node::Dialect;
 use super::offload::within;
 use super::pinned::Pinned;
 use super::placeholder::{self, Values};
@@ -20,6 +20,7 @@ use super::ports::Ports;
 use super::program::Program;
 use crate::config::{Config, GuardUse, RESERVED_ENV};
 use crate::error::{Cause, Error, Kind, Result};
+use crate::journal;
 use crate::supervisor::{FailureKind, Generation, SpawnFailure, WorkerId};
 use crate::sys::attempt::Attempt;
 use crate::sys::process;
@@ -117,7 +118,24 @@ impl Launcher {
 
     /// Holds on to the program of a generation.
     pub(super) fn pin(&mut self, generation: Generation, pinned: Pinned) {
+        self.note_hint(&pinned);
         self.pinned.insert(generation, Arc::new(pinned));
+    }
+
+    /// What the log is to say about the program of the first generation.
+    pub(super) fn note_first(&self) {
+        self.pinned.values().for_each(|pinned| self.note_hint(pinned));
+    }
+
+    fn note_hint(&self, pinned: &Pinned) {
+        if let Some(hint) = pinned.hint() {
+            journal::info!("exec {}: {hint}", self.program);
+        }
+    }
+
+    /// Whose words the workers of a generation speak.
+    pub(super) fn dialect(&self, generation: Generation) -> Dialect {
+        self.pinned.get(&generation).map_or(Dialect::Own, |pinned| pinned.dialect())
     }
 
     /// The failure of what has not come back in time.

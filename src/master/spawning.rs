@@ -10,7 +10,7 @@ use super::birth::{Birth, Ends, Stage};
 use super::capture::Pipes;
 use super::channel::Channel;
 use super::complaints::Complaints;
-use super::node::Dialect;
+use super::dialect::Dialect;
 use super::notify::NotifySocket;
 use super::outbox::{Bell, Outbox};
 use super::pinned::Pinned;
@@ -72,7 +72,7 @@ impl Master {
     ) -> Result<(Ends, Job), SpawnFailure> {
         self.guard_if_needed(generation).map_err(|error| passing("the guard", &error))?;
         self.listeners.open_slot(slot).map_err(|error| passing("a socket for the slot", &error))?;
-        let dialect = Dialect::of(&self.config);
+        let dialect = self.launcher.dialect(generation);
         let (channel, theirs) = Channel::pair().map_err(|error| passing("channel", &error))?;
         let notify = NotifySocket::bind(worker).map_err(|error| passing("notify socket", &error))?;
         let (pipes, output) = self.pipes().map_err(|error| passing("output pipe", &error))?.unzip();

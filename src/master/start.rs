@@ -104,6 +104,7 @@ impl Foundation {
                 .map_err(|error| Error::start("signals", error))?,
         };
         let launcher = Launcher::new(&config)?;
+        launcher.note_first();
         let pid_file = config.pid_file.as_deref().map(PidFile::take).transpose()?;
         let privilege = if launcher.changes_user() { Privilege::Less } else { Privilege::Same };
         let news = socketwatch::news();

