@@ -1,11 +1,10 @@
 //! Who may ask for what. Pure: a request's head and where the API listens in, a refusal or none out.
 
-use std::fs;
-use std::net::{IpAddr, Ipv6Addr};
-
 use super::asked::matches;
 use super::head::{Head, Refusal};
+use super::host::{literal, without_port};
 use super::routes::{Kind, ROUTES, Route};
+use super::users::Users;
 use crate::config::ListenAddress;
 use crate::principal::{Owner, Principal};
 
@@ -27,15 +26,6 @@ pub(super) enum Orders {
     Users(Users),
     /// There are none: this is for probes.
     Nobody,
-}
-
-/// Users as this process sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Users {
-    /// The master's own.
-    pub(super) own: u32,
-    /// What a user is shown as whom this process' namespace does not know, where there can be one.
-    pub(super) stranger: Option<u32>,
 }
 
 /// From where callers come.
@@ -150,52 +140,6 @@ impl Site {
     }
 }
 
-/// An IP address, in brackets or not; one of IPv6 may name an interface, and one of IPv4 may stand in it.
-fn literal(name: &str) -> Option<IpAddr> {
-    if let Ok(address) = name.parse::<IpAddr>() {
-        return Some(address.to_canonical());
-    }
-    let inside = name.strip_prefix('[')?.strip_suffix(']')?;
-    let (address, zone) = inside.split_once('%').unwrap_or((inside, "lo"));
-    let is_zone =
-        !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_graphic() && !b"[]@/:".contains(&byte));
-    let address = address.parse::<Ipv6Addr>().ok().filter(|_| is_zone)?;
-    Some(IpAddr::V6(address).to_canonical())
-}
-
-impl Users {
-    /// Of this process; its namespace may know only some users, and shows all others as one.
-    pub(super) fn of_this_process(own: u32) -> Self {
-        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
-        let overflow = overflow.trim().parse().unwrap_or(65534);
-        Users { own, stranger: (!knows_everybody(&map)).then_some(overflow) }
-    }
-
-    fn trust(self, uid: u32) -> bool {
-        self.stranger != Some(uid) && (uid == 0 || uid == self.own)
-    }
-}
-
-/// Whether a `uid_map` leaves nobody out; without one there is one namespace.
-fn knows_everybody(map: &str) -> bool {
-    let counts = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
-    map.is_empty() || counts.sum::<u64>() >= u64::from(u32::MAX)
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        // `::1` is an address, `[::1]:8111` one with a port.
-        Some((name, port))
-            if port.bytes().all(|byte| byte.is_ascii_digit())
-                && (name.ends_with(']') || !name.contains(':')) =>
-        {
-            name
-        }
-        _ => host,
-    }
-}
-
 fn check_token(head: &Head, token: &str) -> Result<(), Refusal> {
     let mut values = head.values("authorization").peekable();
     if values.peek().is_none() {
@@ -289,20 +233,6 @@ mod tests {
             reason,
             "FORBIDDEN: uid 1001 gives no orders here: root and uid 1000 may; `api.token` or `api.anyUser` in the settings opens it"
         );
-    }
-
-    #[test]
-    fn a_namespace_that_knows_everybody() {
-        let table = [
-            ("         0          0 4294967295\n", true),
-            ("", true),
-            ("         0     100000      65536\n", false),
-            ("         0       1000          1\n", false),
-            ("         0     100000      65536\n     65536     200000      65536\n", false),
-        ];
-        for (map, everybody) in table {
-            assert_eq!(knows_everybody(map), everybody, "{map}");
-        }
     }
 
     #[test]
