@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr2, memmem};
 use serde::de::{Deserialize, DeserializeOwned};
 use serde::ser::{self, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -228,7 +228,9 @@ pub(crate) fn failure_line(cmd: &str, number: u64, text: &str) -> Vec<u8> {
 
 /// Whether it is worth a closer look. The encoder escapes no letters; a line that came from elsewhere may.
 fn may_be_reserved(line: &[u8]) -> bool {
-    [&b"\"PROTEUS_"[..], b"\"NODE_", b"\\u"].iter().any(|part| memmem::find(line, part).is_some())
+    // Most have neither of the letters that it takes.
+    let parts = [&b"\"PROTEUS_"[..], b"\"NODE_", b"\\u"];
+    memchr2(b'_', b'\\', line).is_some() && parts.iter().any(|part| memmem::find(line, part).is_some())
 }
 
 #[cfg(test)]
