@@ -19,7 +19,7 @@ use crate::meter::Meter;
 use crate::peers::{Peers, WorkerInfo};
 use crate::principal::{By, CallId};
 use crate::status::{ExitRecord, Status};
-use crate::supervisor::{Ending, Headcount, Order, Origin, Reply, Scale, Verdict, WorkerId};
+use crate::supervisor::{Ending, Headcount, Order, Origin, Reply, Scale, Ticket, Verdict, WorkerId};
 
 /// What other threads ask of the loop.
 #[derive(Debug)]
@@ -27,8 +27,11 @@ pub(crate) enum Command {
     Order {
         order: Order,
         by: By,
+        ticket: Ticket,
         reply: Sender<Word>,
     },
+    /// Nobody waits for the answers to this order any more.
+    Left(Ticket),
     Look {
         reply: Sender<Status>,
     },
@@ -56,6 +59,7 @@ pub(crate) enum Word {
 #[derive(Clone)]
 pub struct Handle {
     commands: Sender<Command>,
+    next_ticket: Arc<AtomicU64>,
     waker: Arc<Waker>,
     first: Arc<First>,
     meter: Arc<Mutex<Meter>>,
@@ -93,6 +97,8 @@ pub enum RestartOutcome {
 #[derive(Debug)]
 pub struct Restart {
     replies: Receiver<Word>,
+    ticket: Ticket,
+    commands: Sender<Command>,
 }
 
 /// Whether an order was taken.
@@ -128,8 +134,8 @@ impl Handle {
         worker_timeout: Duration,
     ) -> Self {
         let first = Arc::new(First { status: first, running: OnceLock::new() });
-        let (meter, refused_calls) = (Arc::default(), Arc::default());
-        Handle { commands, waker, first, meter, peers, audience, worker_timeout, refused_calls }
+        let (next_ticket, meter, refused_calls) = (Arc::default(), Arc::default(), Arc::default());
+        Handle { commands, next_ticket, waker, first, meter, peers, audience, worker_timeout, refused_calls }
     }
 
     /// From now on the loop answers.
@@ -280,8 +286,9 @@ impl Handle {
 
     fn order_by(&self, order: Order, by: By) -> Result<Restart> {
         let (reply, replies) = channel();
-        self.send(Command::Order { order, by, reply })?;
-        Ok(Restart { replies })
+        let ticket = Ticket(self.next_ticket.fetch_add(1, Ordering::Relaxed));
+        self.send(Command::Order { order, by, ticket, reply })?;
+        Ok(Restart { replies, ticket, commands: self.commands.clone() })
     }
 
     /// A call of the API was refused.
@@ -341,6 +348,13 @@ impl Restart {
                 Err(RecvTimeoutError::Disconnected) => Err(Error::ended()),
             };
         }
+    }
+}
+
+impl Drop for Restart {
+    /// Whoever waits no longer is kept nowhere. The loop need not hurry: the next order wakes it in any case.
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Left(self.ticket));
     }
 }
 

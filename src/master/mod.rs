@@ -105,7 +105,6 @@ pub(crate) struct Master {
     waiting: BTreeMap<Ticket, Waiting>,
     /// Callers of the API who are there and wait.
     calls: BTreeSet<CallId>,
-    next_ticket: u64,
     role: Role,
     /// When the last look at the sources began: what had happened by then has been told.
     gathered: Moment,
@@ -265,9 +264,9 @@ impl Master {
         self.peers.open();
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Order { order, by, reply } => {
+                Command::Order { order, by, ticket, reply } => {
                     journal::info!("{order} ordered by {by}");
-                    let ticket = self.ticket(&by, reply);
+                    let ticket = self.admit(ticket, &by, reply);
                     self.events.push_back(Event::Ordered { order, ticket });
                 }
                 Command::Memory(sizes) => {
@@ -279,6 +278,7 @@ impl Master {
                     self.calls.insert(call);
                 }
                 Command::CallEnded(call) => self.forget_call(call),
+                Command::Left(ticket) => self.forget_caller(ticket),
                 Command::Look { reply } => {
                     // Whoever asked may have gone; the answer is then nobody's.
                     drop(reply.send(self.status()));
@@ -288,20 +288,27 @@ impl Master {
     }
 
     /// For somebody who waits; whoever has left by now gets none, and its order is carried out all the same.
-    fn ticket(&mut self, by: &By, reply: Sender<Word>) -> Option<Ticket> {
+    fn admit(&mut self, ticket: Ticket, by: &By, reply: Sender<Word>) -> Option<Ticket> {
         if by.call.is_some_and(|call| !self.calls.contains(&call)) {
             return None;
         }
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
         self.waiting.insert(ticket, Waiting { reply, call: by.call });
         Some(ticket)
+    }
+
+    /// The core may know it still, by an order that is not carried out yet.
+    fn forget_caller(&mut self, ticket: Ticket) {
+        self.waiting.remove(&ticket);
+        self.events.push_back(Event::CallerLeft { ticket });
     }
 
     /// A caller of the API has its answer, or has left.
     fn forget_call(&mut self, call: CallId) {
         self.calls.remove(&call);
-        self.waiting.retain(|_, waiting| waiting.call != Some(call));
+        let of_it = self.waiting.iter().filter(|(_, waiting)| waiting.call == Some(call));
+        for ticket in of_it.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
+            self.forget_caller(ticket);
+        }
         self.forget_questions(call);
     }
 

@@ -179,7 +179,6 @@ impl Foundation {
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             calls: BTreeSet::new(),
-            next_ticket: 1,
             role: self.role,
             gathered: Moment::default(),
             outcomes: VecDeque::new(),

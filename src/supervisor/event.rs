@@ -41,6 +41,8 @@ pub(crate) enum Event {
     HeardOut { worker: WorkerId },
     /// Somebody gave an order; `ticket` waits for its answers.
     Ordered { order: Order, ticket: Option<Ticket> },
+    /// Nobody waits for the answers to an order any more.
+    CallerLeft { ticket: Ticket },
     /// Nothing waits on the sockets that this slot alone has.
     QueueSeenEmpty { slot: usize },
     /// The guard has ended, or another did not start: its status or its cause.

@@ -151,6 +151,8 @@ enum Reach {
     Worker(WorkerId),
     /// Any rule may have something to do.
     Cluster,
+    /// No rule has.
+    Nobody,
 }
 
 impl Supervisor {
@@ -253,6 +255,7 @@ impl Supervisor {
             Event::Ordered { order: Order::ForceShutdown, ticket } => self.order_force(ticket),
             Event::Ordered { order: Order::Scale(scale), ticket } => self.order_scale(scale, ticket),
             Event::Ordered { order: Order::Recycle(worker), ticket } => self.order_recycle(worker, ticket),
+            Event::CallerLeft { ticket } => self.caller_left(ticket),
             Event::QueueSeenEmpty { slot } => self.queue_seen_empty(slot),
             Event::GuardLost { how } => self.guard_lost(how),
             Event::Ordered { order: Order::ReopenLogs, ticket } => self.order_reopen(ticket),
@@ -271,6 +274,7 @@ impl Supervisor {
             | Event::ChannelResumed { worker }
             | Event::SaidFailed { worker, .. }
             | Event::HeardOut { worker } => Reach::Worker(*worker),
+            Event::CallerLeft { .. } => Reach::Nobody,
             Event::MemorySampled { worker, bytes } if !self.is_too_much(*bytes) => Reach::Worker(*worker),
             Event::Started
             | Event::SpawnFailed { .. }

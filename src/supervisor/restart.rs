@@ -219,6 +219,21 @@ impl Supervisor {
         }
     }
 
+    /// How many wait for the end of a restart.
+    #[cfg(test)]
+    pub(super) fn callers(&self) -> usize {
+        let running = self.rolling.as_ref().map_or(0, |rolling| rolling.tickets.len());
+        running + self.remembered.as_ref().map_or(0, |remembered| remembered.tickets.len())
+    }
+
+    pub(super) fn caller_left(&mut self, ticket: Ticket) {
+        let running = self.rolling.as_mut().map(|rolling| &mut rolling.tickets);
+        let remembered = self.remembered.as_mut().map(|remembered| &mut remembered.tickets);
+        for tickets in running.into_iter().chain(remembered) {
+            tickets.retain(|waiting| *waiting != ticket);
+        }
+    }
+
     /// A shutdown overtakes whatever restart runs or is remembered.
     pub(super) fn drop_restarts(&mut self, reason: &str) {
         self.dismiss_successors();

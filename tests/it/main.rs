@@ -61,6 +61,7 @@ mod slots;
 mod socket_addresses;
 mod socket_files;
 mod sockets;
+mod tickets;
 mod trial;
 mod verdicts;
 mod walk;

@@ -314,6 +314,7 @@ impl Books {
         let (completed, ending) =
             (self.turn.restart == RestartFate::Completed, self.course != Course::Running);
         let Some(asker) = self.askers.get_mut(index) else { return Err(format!("nobody has {ticket:?}")) };
+        promise!(!asker.has_left, "{asker:?} has left, and is told {reply:?}");
         let answer = match reply {
             Reply::Accepted => Answer::Accepted,
             Reply::Refused => Answer::Refused,
@@ -348,7 +349,7 @@ impl Books {
         let harsh = forced || !self.living.is_empty();
         promise!(*ending != Ending::Graceful || !harsh, "graceful, but forced or with somebody left behind");
         promise!(*ending != Ending::Forced || harsh, "forced, and nobody asked for it");
-        let waits = |asker: &&Asker| asker.order == Order::Restart && asker.verdicts == 0;
+        let waits = |asker: &&Asker| asker.order == Order::Restart && asker.verdicts == 0 && !asker.has_left;
         let forgotten = self.askers.iter().find(|a| a.answer == Some(Answer::Accepted) && waits(a));
         promise!(forgotten.is_none(), "finished with a restart unanswered: {forgotten:?}");
         self.story.tell(match ending {

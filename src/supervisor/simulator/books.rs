@@ -71,6 +71,8 @@ pub(super) struct Asker {
     pub(super) expects: Answer,
     pub(super) answer: Option<Answer>,
     pub(super) verdicts: usize,
+    /// It waits for nothing any more.
+    pub(super) has_left: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

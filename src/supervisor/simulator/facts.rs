@@ -42,6 +42,7 @@ impl Books {
                     self.turn.drained = Some(*slot);
                 }
             }
+            Event::CallerLeft { ticket } => self.left(*ticket),
             Event::Started | Event::SaidFailed { .. } | Event::TimePassed => {}
             Event::HeardOut { worker } => self.heard_out(*worker),
             Event::GuardLost { .. } => self.lost_guards += 1,

@@ -292,7 +292,10 @@ impl Books {
         promise!(self.roll.is_none() && self.on_trial() == 0, "a restart never ends");
         let worn = self.living.iter().find(|entry| entry.worn && entry.post == Post::Seat);
         promise!(worn.is_none(), "never replaced: {worn:?}");
-        let waiting = self.askers.iter().find(|asker| asker.order == Order::Restart && asker.verdicts != 1);
+        let waiting = self
+            .askers
+            .iter()
+            .find(|asker| asker.order == Order::Restart && asker.verdicts != 1 && !asker.has_left);
         promise!(waiting.is_none(), "never answered: {waiting:?}");
         self.story.tell(Scene::Healed);
         Ok(())

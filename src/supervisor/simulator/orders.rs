@@ -51,7 +51,17 @@ impl Books {
         };
         if let Some(Ticket(number)) = ticket {
             assert_eq!(number, self.askers.len() as u64, "the world numbers tickets in order");
-            self.askers.push(Asker { order, expects, answer: None, verdicts: 0 });
+            self.askers.push(Asker { order, expects, answer: None, verdicts: 0, has_left: false });
+        }
+    }
+
+    pub(super) fn left(&mut self, ticket: Ticket) {
+        let asker = usize::try_from(ticket.0).ok().and_then(|index| self.askers.get_mut(index));
+        if let Some(asker) = asker {
+            asker.has_left = true;
+            if asker.order == Order::Restart && asker.verdicts == 0 {
+                self.story.tell(Scene::CallerLeft);
+            }
         }
     }
 

@@ -72,6 +72,7 @@ scenes! {
     RecycleFailed,
     RecycleDroppedByARestart,
     NoSuchWorker,
+    CallerLeft,
     ScaledUp,
     ScaledDown,
     ScaledToTheBound,

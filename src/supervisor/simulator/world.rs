@@ -126,6 +126,9 @@ impl World {
             if step >= end && (step == end || self.random.chance(20)) {
                 self.order_something()?;
             }
+            if self.random.chance(10) {
+                self.caller_leaves()?;
+            }
             if self.random.chance(self.climate.wear) {
                 self.wear()?;
             }
@@ -138,6 +141,16 @@ impl World {
             self.step()?;
         }
         Ok(())
+    }
+
+    /// Somebody who gave an order does not wait for its end.
+    fn caller_leaves(&mut self) -> Check {
+        let askers = self.books.askers.len();
+        if askers == 0 {
+            return Ok(());
+        }
+        let ticket = Ticket(self.random.below(askers) as u64);
+        self.tell(self.now, Event::CallerLeft { ticket })
     }
 
     /// Somebody grows too big, asks to be replaced, or is ordered to be.
@@ -597,6 +610,7 @@ fn speaker(event: &Event) -> Option<WorkerId> {
         | Event::Ordered { .. }
         | Event::QueueSeenEmpty { .. }
         | Event::GuardLost { .. }
+        | Event::CallerLeft { .. }
         | Event::TimePassed => None,
     }
 }

@@ -1,7 +1,7 @@
 //! The rolling restart when all goes well: order of actions, canary, surge, remembered restarts.
 
 use super::harness::{Cluster, policy};
-use crate::supervisor::{MasterState, Notice, Policy, RestartPhase, RestartState};
+use crate::supervisor::{Event, MasterState, Notice, Policy, RestartPhase, RestartState, Ticket};
 
 #[test]
 fn the_replacement_comes_first_and_the_canary_must_last() {
@@ -161,4 +161,25 @@ fn what_happens_is_told() {
     assert!(told[3].starts_with("worker 2 is the canary"), "{told:?}");
     assert_eq!(told[4], "worker 2 takes slot 0; worker 1 is told to leave");
     assert_eq!(told[5], "restart 1 completed: 1 worker replaced");
+}
+
+#[test]
+fn who_has_left_is_told_nothing_and_kept_nowhere() {
+    let mut cluster = Cluster::of(1);
+    cluster.restart(0);
+    for ticket in 1..1000 {
+        assert_eq!(cluster.restart(ticket), [format!("{ticket} accepted")]);
+        if ticket != 500 {
+            assert!(cluster.tell(Event::CallerLeft { ticket: Ticket(ticket) }).is_empty());
+        }
+    }
+    assert!(cluster.tell(Event::CallerLeft { ticket: Ticket(0) }).is_empty());
+    assert_eq!(cluster.core.callers(), 1);
+    cluster.says_ready(2);
+    let orders = cluster.pass(1000);
+    assert!(orders.iter().all(|order| !order.ends_with("completed")), "{orders:?}");
+    cluster.says_ready(3);
+    let orders = cluster.pass(1000);
+    assert!(orders.contains(&"500 completed".to_owned()), "{orders:?}");
+    assert_eq!(cluster.core.callers(), 0);
 }
