@@ -1,5 +1,7 @@
 //! Actions of the core, performed.
 
+use std::io;
+
 use super::Master;
 use crate::config::ListenAddress;
 use crate::error::Cause;
@@ -66,28 +68,59 @@ impl Master {
         if let Some(line) = line {
             self.send_line(worker, &line, None);
         }
+        if let Some(process) = self.processes.get(&worker) {
+            if signals == Signals::Stop {
+                let sent = process.child.signal(self.config.stop_signal);
+                self.note_signal(worker, sent);
+            }
+            self.resume(worker);
+        }
+        self.outcomes.push_back(Event::Told { worker });
+    }
+
+    /// A stopped process reads no line and dies of no signal but SIGKILL. One that may not be signalled is said to be
+    /// so where it needs another signal than this.
+    fn resume(&self, worker: WorkerId) {
         let Some(process) = self.processes.get(&worker) else { return };
-        let stop = (signals == Signals::Stop).then_some(self.config.stop_signal);
-        // A stopped process reads no line and dies of no signal but SIGKILL.
-        for signal in stop.into_iter().chain([libc::SIGCONT]) {
-            warn_unless_gone(worker, process.child.signal(signal));
+        if let Err(error) = process.child.signal(libc::SIGCONT) {
+            journal::debug!("worker {worker}: SIGCONT: {error}");
         }
     }
 
-    /// A stopped process is continued, or the signal would wait with it.
-    fn abort(&self, worker: WorkerId) {
+    fn abort(&mut self, worker: WorkerId) {
         let Some(process) = self.processes.get(&worker) else { return };
-        for signal in [libc::SIGABRT, libc::SIGCONT] {
-            warn_unless_gone(worker, process.child.signal(signal));
-        }
+        let sent = process.child.signal(libc::SIGABRT);
+        self.note_signal(worker, sent);
+        self.resume(worker);
     }
 
     fn kill(&mut self, worker: WorkerId) {
         self.peers.leave(worker.0);
         let Some(process) = self.processes.get(&worker) else { return };
-        warn_unless_gone(worker, process.child.signal_group(libc::SIGKILL));
+        let group = process.child.signal_group(libc::SIGKILL);
         // It may have left its group, or the group may be gone with it a zombie.
-        warn_unless_gone(worker, process.child.signal(libc::SIGKILL));
+        let sent = process.child.signal(libc::SIGKILL);
+        if let Err(error) = group
+            && sent.is_ok()
+            && error.raw_os_error() != Some(libc::ESRCH)
+        {
+            journal::warn!("worker {worker}: SIGKILL to its process group: {error}");
+        }
+        self.note_signal(worker, sent);
+    }
+
+    /// What the core must know of a signal: that the kernel does not let us send it.
+    fn note_signal(&mut self, worker: WorkerId, sent: io::Result<()>) {
+        match sent {
+            Ok(()) => {}
+            // It has exited; the reap is on its way.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                let cause = Cause(&error).to_string();
+                self.outcomes.push_back(Event::SignalDenied { worker, cause });
+            }
+            Err(error) => journal::warn!("worker {worker}: signal: {error}"),
+        }
     }
 
     fn reply(&mut self, ticket: Ticket, reply: &Reply) {
@@ -153,18 +186,6 @@ fn api_commands(api: &ListenAddress, header: &str) -> String {
         ListenAddress::Tcp(_) | ListenAddress::Udp(_) => format!("curl{header} {api}"),
     };
     format!("{curl}/status, {curl}/restart, {curl}/shutdown")
-}
-
-fn warn_unless_gone(worker: WorkerId, sent: std::io::Result<()>) {
-    match sent {
-        Ok(()) => {}
-        // It has exited; the reap is on its way.
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => journal::warn!(
-            "worker {worker} cannot be signalled, neither to stop nor to kill it: it runs as a user that the master may not signal without CAP_KILL"
-        ),
-        Err(error) => journal::warn!("worker {worker}: signal: {}", Cause(&error)),
-    }
 }
 
 #[cfg(test)]

@@ -10,13 +10,14 @@ pub(crate) enum Action {
     /// Start a process of this generation's program in this slot.
     /// Answered by `Event::Spawned` or `Event::SpawnFailed`.
     Spawn { worker: WorkerId, slot: usize, generation: Generation },
-    /// Ask the worker to stop accepting, finish its work and exit.
+    /// Ask the worker to stop accepting, finish its work and exit. Answered by `Event::Told`, and by
+    /// `Event::SignalDenied` before that.
     Disconnect { worker: WorkerId, by: Notification },
     /// Take in all that the worker has said by now, and its end if it has ended. Answered by `Event::HeardOut`, after that.
     HearOut { worker: WorkerId },
     /// SIGABRT to the worker, so that a stack or a core is had of it.
     Abort { worker: WorkerId },
-    /// SIGKILL to the worker and its whole process group.
+    /// SIGKILL to the worker and its whole process group. Where that is not allowed: `Event::SignalDenied`.
     Kill { worker: WorkerId },
     /// Close the master's copies of the listening sockets, so that newcomers are refused.
     CloseListeners,
@@ -61,7 +62,7 @@ pub(crate) enum Verdict {
     Completed,
     Aborted {
         reason: String,
-        /// The replacement that failed; nobody when a shutdown came first.
+        /// The replacement that failed; nobody when a shutdown came first, or an old worker cannot be told to leave.
         failed: Option<LastExit>,
     },
 }

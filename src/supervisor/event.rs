@@ -39,6 +39,10 @@ pub(crate) enum Event {
     Exited { worker: WorkerId, status: ExitStatus, stderr: Vec<String> },
     /// All that the worker had said, and its end if it had ended, when that was ordered has been told.
     HeardOut { worker: WorkerId },
+    /// The worker was told to leave.
+    Told { worker: WorkerId },
+    /// The worker should have got a signal, and the kernel does not let the master send it one.
+    SignalDenied { worker: WorkerId, cause: String },
     /// Somebody gave an order; `ticket` waits for its answers.
     Ordered { order: Order, ticket: Option<Ticket> },
     /// Nobody waits for the answers to an order any more.

@@ -4,7 +4,7 @@
 use super::ids::{Moment, WorkerId};
 use super::rollback::Culprit;
 use super::slot::{Cause, Heard, Kill, Patience, Place, Slot, State, Worker};
-use super::{Action, ExitStatus, Notice, Notification, Supervisor};
+use super::{Action, Notice, Notification, Supervisor};
 
 impl Supervisor {
     /// Acts on every worker whose time is over.
@@ -95,7 +95,7 @@ impl Supervisor {
                 Patience::CountsAsReady(_) => self.become_ready(id),
                 Patience::TimesOut(_) => self.ready_timed_out(slot, place, id),
             },
-            State::Disconnecting { due, signal_at: Some(_) } if now < worker.at_least(due) => {
+            State::Disconnecting { due, signal_at: Some(_), .. } if now < worker.at_least(due) => {
                 self.signal_after_all(id);
             }
             State::Disconnecting { .. } => {
@@ -104,7 +104,11 @@ impl Supervisor {
                 self.kill(id, Kill::DisconnectTimeout);
             }
             State::Hung { .. } => self.kill(id, Kill::Hung),
-            State::Killed { why, .. } => self.outlived_kill(slot, place, id, why),
+            State::Killed { why, .. } => {
+                // It is stuck in the kernel.
+                self.report(Notice::Unkillable { worker: id, slot });
+                self.beyond_reach(slot, place, id, why);
+            }
             State::Ready { .. } => {
                 if self.canary_due_of(&worker).is_some_and(|due| due <= heard) {
                     self.end_trial();
@@ -128,22 +132,6 @@ impl Supervisor {
             let reason = format!("worker {id} was not ready within {} ms", limit.as_millis());
             self.successor_failed(slot, reason, Culprit::Dying(exit));
         }
-    }
-
-    /// SIGKILL did not end it within the grace: it is stuck in the kernel. Its seat goes to another.
-    fn outlived_kill(&mut self, slot: usize, place: Place, id: WorkerId, why: Kill) {
-        self.report(Notice::Unkillable { worker: id, slot });
-        let (now, min_uptime) = (self.now, self.policy.min_uptime);
-        let Some(worker) = self.worker_mut(id) else { return };
-        worker.state = State::Unkillable { why };
-        let (generation, cause) = (worker.generation, worker.cause(now, min_uptime));
-        self.vacated(slot);
-        if place == Place::Seat {
-            let stuck = self.lost(slot, id, generation, cause, ExitStatus::Unknown);
-            self.slots[slot].leaving.extend(stuck);
-        }
-        let exit = self.last_exit_of(slot, id, cause);
-        self.culprit_ended(id, exit);
     }
 
     /// It was told while it booted, by its channel alone, and has not said that it reads that.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ids::{Generation, WorkerId};
 use super::rollback::Culprit;
-use super::slot::{Cause, Kill, Place, Slot, State, Voice, Worker};
+use super::slot::{Cause, Kill, Place, Slot, State, Told, Voice, Worker};
 use super::{Action, Boot, ExitStatus, KILL_GRACE, LastExit, Moment, Notice, Supervisor};
 
 /// How far beyond its time-out a worker may ask to be waited for.
@@ -61,7 +61,7 @@ impl Supervisor {
         let Some(worker) = self.worker_mut(id) else { return };
         let due = match worker.state {
             State::Starting => worker.started + ready_timeout,
-            State::Disconnecting { due, signal_at: _ } => due,
+            State::Disconnecting { due, .. } => due,
             State::Spawning
             | State::Ready { .. }
             | State::Hung { .. }
@@ -77,7 +77,7 @@ impl Supervisor {
     /// It has begun to leave: from now on it only waits to be reaped, for as long as one that was told.
     fn let_go(&mut self, slot: usize, worker: Option<Worker>) {
         let due = self.now + self.policy.disconnect_timeout;
-        let state = State::Disconnecting { due, signal_at: None };
+        let state = State::Disconnecting { due, signal_at: None, told: Told::Yes };
         let leaving = worker.map(|worker| Worker { state, asked_until: None, ..worker });
         self.slots[slot].leaving.extend(leaving);
     }
@@ -117,8 +117,8 @@ impl Supervisor {
         match worker.state {
             State::Spawning | State::Starting | State::Ready { .. } => {
                 let (by, signal_at) = worker.notification(self.now);
-                worker.state =
-                    State::Disconnecting { due: self.now + self.policy.disconnect_timeout, signal_at };
+                let due = self.now + self.policy.disconnect_timeout;
+                worker.state = State::Disconnecting { due, signal_at, told: Told::Ordered };
                 worker.asked_until = None;
                 self.act(Action::Disconnect { worker: worker.id, by });
             }

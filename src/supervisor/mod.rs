@@ -20,6 +20,7 @@ mod jobs;
 mod life;
 mod looks;
 mod notice;
+mod reach;
 mod recycle;
 mod requests;
 mod respawn;
@@ -250,6 +251,8 @@ impl Supervisor {
             Event::SaidFailed { worker, reason } => self.said_failed(worker, reason),
             Event::Exited { worker, status, stderr } => self.exited(worker, status, stderr),
             Event::HeardOut { worker } => self.heard_out(worker),
+            Event::Told { worker } => self.told(worker),
+            Event::SignalDenied { worker, cause } => self.signal_denied(worker, &cause),
             Event::Ordered { order: Order::Restart, ticket } => self.order_restart(ticket),
             Event::Ordered { order: Order::Shutdown(origin), ticket } => self.order_shutdown(origin, ticket),
             Event::Ordered { order: Order::ForceShutdown, ticket } => self.order_force(ticket),
@@ -275,6 +278,7 @@ impl Supervisor {
             | Event::SaidFailed { worker, .. }
             | Event::HeardOut { worker } => Reach::Worker(*worker),
             Event::CallerLeft { .. } => Reach::Nobody,
+            Event::Told { worker } if self.rolling.is_none() => Reach::Worker(*worker),
             Event::MemorySampled { worker, bytes } if !self.is_too_much(*bytes) => Reach::Worker(*worker),
             Event::Started
             | Event::SpawnFailed { .. }
@@ -286,6 +290,8 @@ impl Supervisor {
             | Event::Ordered { .. }
             | Event::QueueSeenEmpty { .. }
             | Event::GuardLost { .. }
+            | Event::Told { .. }
+            | Event::SignalDenied { .. }
             | Event::TimePassed => Reach::Cluster,
         }
     }

@@ -65,6 +65,7 @@ pub(crate) enum Notice {
         worker: WorkerId,
         slot: usize,
     },
+    CannotSignal(CannotSignal),
     GuardLost(GuardLost),
     RestartBegan {
         id: RestartId,
@@ -180,6 +181,24 @@ impl fmt::Display for GuardLost {
     }
 }
 
+/// The kernel does not let the master send a signal to this worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CannotSignal {
+    pub(crate) worker: WorkerId,
+    pub(crate) slot: usize,
+    pub(crate) cause: String,
+}
+
+impl fmt::Display for CannotSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CannotSignal { worker, slot, cause } = self;
+        write!(
+            f,
+            "worker {worker} (slot {slot}) cannot be signalled: {cause}; it goes on until it leaves by itself"
+        )
+    }
+}
+
 /// The empty seat is filled again after so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Respawn {
@@ -200,6 +219,7 @@ impl Notice {
         match self {
             Notice::GaveUp { .. }
             | Notice::Unkillable { .. }
+            | Notice::CannotSignal(_)
             | Notice::Rollback(Rollback::Begins { .. })
             | Notice::RestartAborted { .. } => Severity::Error,
             Notice::Crashed { .. }
@@ -312,6 +332,7 @@ impl fmt::Display for Notice {
                 )
             }
             Notice::GuardLost(lost) => lost.fmt(f),
+            Notice::CannotSignal(denied) => denied.fmt(f),
             Notice::RestartBegan { id, generation } => {
                 write!(f, "restart {id} begins: rolling to generation {generation}")
             }

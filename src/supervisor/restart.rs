@@ -188,7 +188,8 @@ impl Supervisor {
         let Some(rolling) = &self.rolling else { return };
         let serves = |slot: &Slot| slot.occupant().is_some_and(Worker::is_ready);
         let is_done = self.wanted().iter().all(|slot| is_on(slot, rolling.generation) && serves(slot));
-        if !is_done || rolling.phase.refusal().is_some() {
+        // The last old worker has been told, and not only ordered to be.
+        if !is_done || rolling.phase.refusal().is_some() || self.is_telling(rolling.generation) {
             return;
         }
         let Some(rolling) = self.rolling.take() else { return };
@@ -208,7 +209,7 @@ impl Supervisor {
         let (id, total, replaced) = (rolling.id, self.policy.workers, self.seats_of(rolling.generation));
         self.report(Notice::RestartAborted { id, replaced, total, reason: reason.clone() });
         self.act(Action::ForgetGeneration { generation: rolling.generation });
-        let failed = culprit.map(|culprit| culprit.last_exit().clone());
+        let failed = culprit.and_then(|culprit| culprit.last_exit().cloned());
         self.finish_restart(rolling, replaced, &Verdict::Aborted { reason, failed });
     }
 
@@ -267,7 +268,7 @@ impl Supervisor {
         };
         let (id, state) = (rolling.id, RestartState::Running(phase));
         let reason = refusal.map(|refusal| refusal.reason.clone());
-        let failed = refusal.map(|refusal| refusal.culprit.last_exit().clone());
+        let failed = refusal.and_then(|refusal| refusal.culprit.last_exit().cloned());
         Some(RestartView { id, state, replaced, total, reason, failed })
     }
 }

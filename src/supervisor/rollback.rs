@@ -24,12 +24,15 @@ pub(super) enum Culprit {
     /// Killed and not reaped yet: its exit status and its last lines are still to come.
     Dying(LastExit),
     Ended(LastExit),
+    /// No worker of the release: one that it was to replace cannot be told to leave.
+    Nobody,
 }
 
 impl Culprit {
-    pub(super) fn last_exit(&self) -> &LastExit {
+    pub(super) fn last_exit(&self) -> Option<&LastExit> {
         match self {
-            Culprit::Dying(exit) | Culprit::Ended(exit) => exit,
+            Culprit::Dying(exit) | Culprit::Ended(exit) => Some(exit),
+            Culprit::Nobody => None,
         }
     }
 }
@@ -67,6 +70,12 @@ impl Supervisor {
             Phase::Canary | Phase::Rest => rolling.generation == generation,
             Phase::RollingBack(_) => self.generation != generation,
         })
+    }
+
+    /// The generation that a restart brings, for as long as it is not refused.
+    pub(super) fn rolls_out(&self) -> Option<Generation> {
+        let rolling = self.rolling.as_ref().filter(|rolling| rolling.phase.refusal().is_none())?;
+        Some(rolling.generation)
     }
 
     /// Whether a worker of this generation sits in a seat that is to be taken back.
@@ -171,7 +180,7 @@ impl Supervisor {
     /// Ends a rollback that has come to its end, or that cannot go on while a new restart waits for it.
     pub(super) fn end_rollback_when_done(&mut self) {
         let Some(refusal) = self.rolling.as_ref().and_then(|rolling| rolling.phase.refusal()) else { return };
-        if !matches!(refusal.culprit, Culprit::Ended(_)) {
+        if matches!(refusal.culprit, Culprit::Dying(_)) {
             return;
         }
         if self.wanted().iter().all(|slot| self.is_rolled_back(slot)) {

@@ -58,6 +58,7 @@ pub(super) enum State {
     Disconnecting {
         due: Moment,
         signal_at: Option<Moment>,
+        told: Told,
     },
     /// SIGKILL is on its way; `due` is when we stop counting on it.
     Killed {
@@ -68,6 +69,16 @@ pub(super) enum State {
     Unkillable {
         why: Kill,
     },
+}
+
+/// Whether a worker that is to leave knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The driver is about to say how that went.
+    Ordered,
+    Yes,
+    /// It may not be signalled, and goes on.
+    Denied,
 }
 
 /// Why the master killed a worker.
@@ -182,7 +193,7 @@ impl Worker {
             State::Starting => match self.patience(policy, expectation) {
                 Patience::CountsAsReady(due) | Patience::TimesOut(due) => Some(due),
             },
-            State::Disconnecting { due, signal_at } => {
+            State::Disconnecting { due, signal_at, .. } => {
                 let due = self.at_least(*due);
                 Some(signal_at.map_or(due, |at| at.min(due)))
             }

@@ -199,3 +199,27 @@ fn waits_it_out(master: &mut Master) {
     master.signal(libc::SIGTERM);
     assert_eq!(master.wait_exit().code(), Some(0), "{}", master.log_text());
 }
+
+/// As for a master without `CAP_KILL` whose workers run as another user: it cannot end them, and does not say that it has.
+#[test]
+fn a_restart_whose_old_worker_may_not_be_signalled_is_not_completed() {
+    let scene = Scene::new("denied");
+    let mut settings = shell_workers(1, SLEEPER);
+    settings["canary"] = 20.into();
+    settings["disconnectTimeout"] = 300.into();
+    let denied = ["pidfd_send_signal:error=EPERM", "kill:error=EPERM"];
+    let Some(command) = failing(&scene, &Master::command(&scene, &settings), &denied) else { return };
+    let master = Master::start(&scene, command);
+    let first = master.wait_one_ready();
+    let verdict = master.ask("/restart?wait=19s");
+    let said: serde_json::Value = serde_json::from_str(&verdict.body).expect("a verdict");
+    assert_eq!((verdict.status, &said["outcome"]), (500, &json!("aborted")), "{said}\n{}", master.log_text());
+    let reason = said["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("worker 1 cannot be signalled: operation not permitted"), "{said}");
+    assert!(proc::is_alive(first), "it serves on");
+    assert_eq!(master.status()["master"]["generation"], 1);
+    master.wait_log("worker 1 (slot 0) cannot be signalled: operation not permitted");
+    master.signal(libc::SIGTERM);
+    // Somebody is left behind, until the master is gone and the kernel ends what it has left.
+    master.ends_with(&scene, 1);
+}

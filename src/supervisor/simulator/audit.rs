@@ -2,7 +2,8 @@
 
 use super::Check;
 use super::books::{
-    Answer, Asked, Asker, Barren, Books, Course, Entry, Existence, Life, Post, RestartFate, TrialFate,
+    Answer, Asked, Asker, Barren, Books, Course, Entry, Existence, Life, Post, RestartFate, Telling,
+    TrialFate,
 };
 use super::promise;
 use super::rolls::{Way, fits};
@@ -100,6 +101,7 @@ impl Books {
             signal_at: None,
             asked_until: None,
             heard: spawned,
+            telling: Telling::Nothing,
             being_heard: None,
             post,
             life,
@@ -141,6 +143,7 @@ impl Books {
             (false, false) => Notification::ChannelAndSignal,
         };
         promise!(by == expected, "worker {id} is told by {by:?}");
+        entry.telling = Telling::Ordered;
         let (was, booting) = (entry.post, entry.life == Life::Booting);
         (entry.life, entry.asked_until) = (Life::Told { at: now }, None);
         entry.post = Post::Leaving;
@@ -380,6 +383,7 @@ impl Books {
             Notice::RestartCompleted { .. } => self.restart_completed(),
             Notice::RestartAborted { .. } => self.restart_aborted(),
             Notice::Unkillable { worker, .. } => self.given_up_on(*worker),
+            Notice::CannotSignal(denied) => self.said_out_of_reach(denied.worker),
             Notice::GaveUp { .. } => {
                 promise!(self.serving() + self.booting() == 0, "gives up while somebody serves or boots");
                 Ok(())
@@ -416,6 +420,21 @@ impl Books {
         }
     }
 
+    /// Said once when it is told, and once when it is killed; then it is waited for no longer.
+    fn said_out_of_reach(&mut self, id: WorkerId) -> Check {
+        let Some(entry) = self.entry(id) else {
+            return Err(format!("worker {id} is out of reach, but gone"));
+        };
+        promise!(entry.telling == Telling::OutOfReach, "worker {id} is said to be out of reach");
+        match entry.life {
+            Life::Killed { .. } => self.given_up_on(id),
+            Life::Told { .. } | Life::Hung { .. } => Ok(()),
+            Life::Booting | Life::Serving { .. } | Life::GivenUpOn => {
+                Err(format!("nobody signals worker {id} in {:?}", entry.life))
+            }
+        }
+    }
+
     pub(super) fn became_ready(&mut self, id: WorkerId) -> Check {
         let (now, said) = (self.now, self.turn.said_ready == Some(id));
         let Some(entry) = self.entry(id) else { return Err(format!("worker {id} is ready, but gone")) };
@@ -436,7 +455,8 @@ impl Books {
             return Err(format!("worker {id} is unkillable, but gone"));
         };
         let Life::Killed { at } = entry.life else { return Err(format!("worker {id} was never killed")) };
-        promise!(entry.heard >= at + KILL_GRACE, "worker {id} is given up on too early");
+        let in_time = entry.heard >= at + KILL_GRACE || entry.telling == Telling::OutOfReach;
+        promise!(in_time, "worker {id} is given up on too early");
         entry.life = Life::GivenUpOn;
         let was = std::mem::replace(&mut entry.post, Post::Leaving);
         let (slot, generation) = (entry.slot, entry.generation);

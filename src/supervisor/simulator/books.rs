@@ -29,6 +29,7 @@ pub(super) struct Entry {
     pub(super) asked_until: Option<Moment>,
     /// All that it said by then is known.
     pub(super) heard: Moment,
+    pub(super) telling: Telling,
     /// Since when it is being heard out.
     pub(super) being_heard: Option<Moment>,
     pub(super) post: Post,
@@ -52,6 +53,16 @@ pub(super) enum Post {
 pub(super) enum Existence {
     Ordered,
     Begun,
+}
+
+/// How far it has been told to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    Nothing,
+    Ordered,
+    Done,
+    /// Signals to it are refused.
+    OutOfReach,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +138,8 @@ pub(super) struct Books {
     pub(super) lost_guards: u32,
     pub(super) newest_generation: Generation,
     pub(super) running_generation: Generation,
+    /// The restart that ended last failed for an old worker that cannot be told to leave.
+    pub(super) nobody_failed: bool,
     /// Generations of which a worker has said ready.
     pub(super) say_ready: BTreeSet<Generation>,
     pub(super) booted: bool,
@@ -233,6 +246,7 @@ impl Books {
             lost_guards: 0,
             newest_generation: Generation::FIRST,
             running_generation: Generation::FIRST,
+            nobody_failed: false,
             say_ready: BTreeSet::new(),
             booted: false,
             all_were_ready: false,

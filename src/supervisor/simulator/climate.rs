@@ -36,6 +36,8 @@ pub(super) struct Climate {
     pub(super) stuck: usize,
     /// A spawn takes its time, as where a file system is slow to answer.
     pub(super) slow_spawn: usize,
+    /// It may not be signalled.
+    pub(super) out_of_reach: usize,
     pub(super) passing_failure: usize,
     pub(super) lasting_failure: usize,
     /// At each step, a late or repeated delivery.
@@ -64,6 +66,7 @@ impl Climate {
             deaf,
             stuck,
             slow_spawn,
+            out_of_reach,
             passing_failure,
             lasting_failure,
             stray,
@@ -82,11 +85,12 @@ impl Climate {
             deaf,
             stuck,
             slow_spawn,
+            out_of_reach,
             passing_failure,
             lasting_failure,
             stray,
             bent_clock,
-        ] == [0; 16]
+        ] == [0; 17]
     }
 
     pub(super) fn roll(random: &mut Random) -> Self {
@@ -104,6 +108,7 @@ impl Climate {
             deaf: often(&[10, 50, 100]),
             stuck: often(&[10, 50]),
             slow_spawn: often(&[5, 40]),
+            out_of_reach: often(&[2, 10, 30]),
             passing_failure: often(&[5, 40]),
             lasting_failure: often(&[2, 10]),
             stray: often(&[10, 40]),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::books::{Books, Course, Entry, Existence, Life, Post, Turn};
+use super::books::{Books, Course, Entry, Existence, Life, Post, Telling, Turn};
 use super::rolls::Way;
 use super::story::Scene;
 use crate::supervisor::life::MOST_PATIENCE;
@@ -45,6 +45,13 @@ impl Books {
             Event::CallerLeft { ticket } => self.left(*ticket),
             Event::Started | Event::SaidFailed { .. } | Event::TimePassed => {}
             Event::HeardOut { worker } => self.heard_out(*worker),
+            Event::Told { worker } => {
+                let is_ordered = |entry: &&mut Entry| entry.telling == Telling::Ordered;
+                if let Some(entry) = self.entry_mut(*worker).filter(is_ordered) {
+                    entry.telling = Telling::Done;
+                }
+            }
+            Event::SignalDenied { worker, .. } => self.out_of_reach(*worker),
             Event::GuardLost { .. } => self.lost_guards += 1,
             Event::SaidRestartMe { worker } => self.wear(*worker),
             Event::MemorySampled { worker, bytes } => {
@@ -95,6 +102,23 @@ impl Books {
             }
             Event::Exited { worker, .. } => self.reaped(*worker),
             Event::Ordered { order, ticket } => self.asked(*order, *ticket),
+        }
+    }
+
+    /// An old worker that does not hear that it is to make way ends the restart.
+    fn out_of_reach(&mut self, id: WorkerId) {
+        let Some(entry) = self.entry_mut(id) else { return };
+        entry.telling = Telling::OutOfReach;
+        self.story.tell(Scene::OutOfReach);
+        let Some(entry) = self.entry(id).filter(|entry| matches!(entry.life, Life::Told { .. })) else {
+            return;
+        };
+        let generation = entry.generation;
+        let Some(roll) = self.roll.as_mut().filter(|roll| roll.way == Way::Forward) else { return };
+        if generation < roll.generation {
+            roll.nobody_failed = true;
+            self.story.tell(Scene::AbortedByAnOldWorkerOutOfReach);
+            self.refused();
         }
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Process {
     pub(super) paused: bool,
     /// How long its core takes after SIGABRT; `None` blocks that signal.
     pub(super) aborts_after: Option<Duration>,
+    /// It may not be signalled.
+    pub(super) out_of_reach: bool,
     /// How long it survives SIGKILL; `None` is for ever.
     pub(super) dies_after: Option<Duration>,
 }
@@ -66,6 +68,7 @@ impl Process {
             hangs_at,
             paused: false,
             aborts_after,
+            out_of_reach: random.chance(climate.out_of_reach),
             dies_after,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Check;
-use super::books::{Books, Course, Entry, Life, Post, RestartFate, TrialFate};
+use super::books::{Books, Course, Entry, Life, Post, RestartFate, Telling, TrialFate};
 use super::promise;
 use super::story::Scene;
 use crate::supervisor::{Generation, Moment, Verdict, WorkerId};
@@ -13,6 +13,8 @@ use crate::supervisor::{Generation, Moment, Verdict, WorkerId};
 pub(super) struct Roll {
     pub(super) generation: Generation,
     pub(super) promoted: usize,
+    /// It is refused, and none of its own workers has failed.
+    pub(super) nobody_failed: bool,
     pub(super) way: Way,
     /// Since when a replacement has been tried in a slot.
     pub(super) tried: BTreeMap<usize, Moment>,
@@ -75,7 +77,10 @@ impl Books {
         let early = failed.is_some_and(|exit| alive(exit.worker)) && self.course == Course::Running;
         promise!(!early, "a verdict before the end of the worker that failed: {failed:?}");
         promise!(
-            failed.is_some() || self.course != Course::Running || *verdict == Verdict::Completed,
+            failed.is_some()
+                || self.nobody_failed
+                || self.course != Course::Running
+                || *verdict == Verdict::Completed,
             "nobody failed"
         );
         Ok(())
@@ -145,7 +150,13 @@ impl Books {
         let first = generations.next();
         let several = generations.any(|generation| Some(generation) != first);
         promise!(!several, "several generations are draining");
-        self.roll = Some(Roll { generation, promoted: 0, way: Way::Forward, tried: BTreeMap::new() });
+        self.roll = Some(Roll {
+            generation,
+            promoted: 0,
+            nobody_failed: false,
+            way: Way::Forward,
+            tried: BTreeMap::new(),
+        });
         self.programs.insert(generation);
         self.remembered = 0;
         Ok(())
@@ -156,6 +167,11 @@ impl Books {
         let everywhere = self.seats[..self.wanted].iter().all(|generation| *generation == roll.generation);
         promise!(everywhere, "completed with an old worker in its seat");
         promise!(roll.way == Way::Forward, "completed after a failure");
+        let untold = self.living.iter().find(|entry| {
+            let is_ordered = entry.telling == Telling::Ordered && matches!(entry.life, Life::Told { .. });
+            is_ordered && entry.generation < roll.generation
+        });
+        promise!(untold.is_none(), "completed before an old worker was told: {untold:?}");
         self.turn.restart = RestartFate::Completed;
         self.running_generation = roll.generation;
         self.booted = true;
@@ -165,6 +181,7 @@ impl Books {
 
     pub(super) fn restart_aborted(&mut self) -> Check {
         let Some(roll) = self.roll.take() else { return Err("aborted twice".to_owned()) };
+        self.nobody_failed = roll.nobody_failed;
         self.turn.restart = RestartFate::Aborted;
         self.story.tell(Scene::RestartAborted);
         if roll.promoted > 0 {

@@ -52,6 +52,8 @@ scenes! {
     KilledAtTheDisconnectTimeout,
     Unkillable,
     UnkillableInASeat,
+    OutOfReach,
+    AbortedByAnOldWorkerOutOfReach,
     StrayDelivery,
     MergedDeliveries,
     LateLoop,

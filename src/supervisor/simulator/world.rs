@@ -12,8 +12,8 @@ use super::random::Random;
 use super::story::{Scene, Story};
 use crate::config::Ready;
 use crate::supervisor::{
-    Action, Event, ExitStatus, FailureKind, Generation, Headcount, Moment, Order, Origin, Scale,
-    SpawnFailure, Supervisor, Ticket, WorkerId,
+    Action, Event, ExitStatus, FailureKind, Generation, Headcount, Moment, Notification, Order, Origin,
+    Scale, SpawnFailure, Supervisor, Ticket, WorkerId,
 };
 
 /// How long the master waits for a process, about.
@@ -417,8 +417,13 @@ impl World {
     fn perform(&mut self, action: &Action) {
         match action {
             Action::Spawn { worker, slot: _, generation } => self.spawn(*worker, *generation),
-            Action::Disconnect { worker, by: _ } => {
+            Action::Disconnect { worker, by } => {
                 let now = self.now;
+                let denied = *by != Notification::Channel && self.deny(*worker);
+                self.inbox.push((now, Event::Told { worker: *worker }));
+                if denied {
+                    return;
+                }
                 if self.random.chance(self.climate.begging) {
                     let limit = self.books.policy.disconnect_timeout;
                     let (at, span) = (now + self.random.up_to(limit), self.random.up_to(limit * 2));
@@ -437,7 +442,9 @@ impl World {
             }
             Action::Abort { worker } => {
                 let now = self.now;
-                if let Some(process) = self.process(*worker) {
+                if !self.deny(*worker)
+                    && let Some(process) = self.process(*worker)
+                {
                     process.abort(now);
                 }
             }
@@ -446,7 +453,9 @@ impl World {
             }
             Action::Kill { worker } => {
                 let now = self.now;
-                if let Some(process) = self.process(*worker) {
+                if !self.deny(*worker)
+                    && let Some(process) = self.process(*worker)
+                {
                     process.kill(now);
                 }
             }
@@ -461,6 +470,16 @@ impl World {
             | Action::Report(_)
             | Action::Finish(_) => {}
         }
+    }
+
+    /// Whether this worker cannot be signalled; the core is told so.
+    fn deny(&mut self, worker: WorkerId) -> bool {
+        let denied = self.process(worker).is_some_and(|process| process.out_of_reach);
+        if denied {
+            let cause = "operation not permitted".to_owned();
+            self.inbox.push((self.now, Event::SignalDenied { worker, cause }));
+        }
+        denied
     }
 
     fn process(&mut self, worker: WorkerId) -> Option<&mut Process> {
@@ -605,6 +624,8 @@ fn speaker(event: &Event) -> Option<WorkerId> {
         | Event::MemorySampled { worker, .. }
         | Event::SaidFailed { worker, .. }
         | Event::HeardOut { worker }
+        | Event::Told { worker }
+        | Event::SignalDenied { worker, .. }
         | Event::Exited { worker, .. } => Some(*worker),
         Event::Started
         | Event::Ordered { .. }

@@ -1,5 +1,6 @@
 //! A driver without processes: it steps from deadline to deadline and writes orders down as text.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::config::Ready;
@@ -26,6 +27,8 @@ pub(super) struct Cluster {
     pub(super) forgotten: Vec<u64>,
     /// When it is told that a worker was heard out.
     pub(super) hearing: Hearing,
+    /// Workers that may not be signalled.
+    pub(super) denied: BTreeSet<u64>,
     now: Moment,
 }
 
@@ -79,6 +82,7 @@ impl Cluster {
             spawns: 0,
             forgotten: Vec::new(),
             hearing: Hearing::AtOnce,
+            denied: BTreeSet::new(),
             now: Moment::default(),
         }
     }
@@ -114,8 +118,19 @@ impl Cluster {
                 Action::HearOut { worker } if self.hearing == Hearing::AtOnce => {
                     answers.push(Event::HeardOut { worker: *worker });
                 }
+                Action::Disconnect { worker, by } => {
+                    orders.push(spelled(&action));
+                    let worker = *worker;
+                    if self.denied.contains(&worker.0) && *by != Notification::Channel {
+                        answers.push(denied(worker));
+                    }
+                    answers.push(Event::Told { worker });
+                }
+                Action::Kill { worker } | Action::Abort { worker } if self.denied.contains(&worker.0) => {
+                    orders.push(spelled(&action));
+                    answers.push(denied(*worker));
+                }
                 Action::HearOut { .. }
-                | Action::Disconnect { .. }
                 | Action::Abort { .. }
                 | Action::Kill { .. }
                 | Action::CloseListeners
@@ -249,6 +264,10 @@ impl Cluster {
     pub(super) fn budget_left(&self) -> u32 {
         self.status().budget_left
     }
+}
+
+fn denied(worker: WorkerId) -> Event {
+    Event::SignalDenied { worker, cause: "operation not permitted".to_owned() }
 }
 
 fn spelled(action: &Action) -> String {

@@ -9,6 +9,7 @@ mod jobs;
 mod leaving;
 mod looks;
 mod patience;
+mod reach;
 mod readiness;
 mod recycle;
 mod requests;
