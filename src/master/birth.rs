@@ -14,7 +14,7 @@ use super::guard::GuardId;
 use super::notify::NotifySocket;
 use super::offload::Offload;
 use super::pinned::Pinned;
-use super::spawn::Job;
+use super::spawn::{Job, PATIENCE};
 use super::starter::Starters;
 use crate::supervisor::{Action, Generation, Moment, SpawnFailure, WorkerId};
 use crate::sys::attempt::Attempt;
@@ -27,8 +27,8 @@ pub(super) struct Births {
     pub(super) open: BTreeMap<WorkerId, Birth>,
     /// Those that wait for their turn, and some that have been told to go meanwhile.
     pub(super) queues: BTreeMap<Generation, VecDeque<WorkerId>>,
-    /// Whose turn it is.
-    pub(super) starting: BTreeMap<Generation, WorkerId>,
+    /// Those whose turn it is or comes next.
+    pub(super) starting: BTreeMap<Generation, VecDeque<WorkerId>>,
     pub(super) looks: Offload<(Generation, Result<Pinned, SpawnFailure>)>,
     /// Generations whose paths are being read, for somebody or for nobody any more.
     pub(super) looking: BTreeSet<Generation>,
@@ -47,15 +47,14 @@ pub(super) struct Birth {
 
 pub(super) enum Stage {
     /// The paths of its program are being read.
-    Looking {
-        due: Moment,
-    },
-    /// Another worker of its generation is being started.
+    Looking { due: Moment },
+    /// Others of its generation are being started.
     Queued(Box<(Ends, Job)>),
     Starting {
         ends: Box<Ends>,
         attempt: Arc<Attempt>,
-        due: Moment,
+        /// None while others are before it.
+        due: Option<Moment>,
     },
 }
 
@@ -110,11 +109,24 @@ impl Births {
         next
     }
 
-    /// It has a process, or will have none.
-    pub(super) fn close(&mut self, worker: WorkerId) -> Option<Birth> {
+    /// How many of a generation are on their way.
+    pub(super) fn starting_of(&self, generation: Generation) -> usize {
+        self.starting.get(&generation).map_or(0, VecDeque::len)
+    }
+
+    /// It has a process, or will have none; the time of the next one begins.
+    pub(super) fn close(&mut self, worker: WorkerId, now: Moment) -> Option<Birth> {
         let birth = self.open.remove(&worker)?;
-        if self.starting.get(&birth.generation) == Some(&worker) {
-            self.starting.remove(&birth.generation);
+        let Some(starting) = self.starting.get_mut(&birth.generation) else { return Some(birth) };
+        starting.retain(|other| *other != worker);
+        match starting.front() {
+            Some(next) => {
+                if let Some(Stage::Starting { due, .. }) = self.open.get_mut(next).map(|next| &mut next.stage)
+                {
+                    due.get_or_insert(now + PATIENCE);
+                }
+            }
+            None => drop(self.starting.remove(&birth.generation)),
         }
         Some(birth)
     }
@@ -135,7 +147,8 @@ impl Drop for Births {
 impl Stage {
     pub(super) fn due(&self) -> Option<Moment> {
         match self {
-            Stage::Looking { due } | Stage::Starting { due, .. } => Some(*due),
+            Stage::Looking { due } => Some(*due),
+            Stage::Starting { due, .. } => *due,
             Stage::Queued(_) => None,
         }
     }

@@ -9,6 +9,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// What the kernel adds to the name of what is nowhere.
+const DELETED: &[u8] = b" (deleted)";
+
 /// Device and inode. The same file may lie in several folders, by hard links: those tell releases apart.
 type Identity = (u64, u64);
 
@@ -19,25 +22,28 @@ pub(super) struct Folder {
     identity: Identity,
     /// Where it lay, without links.
     path: PathBuf,
+    /// The kernel's name for it can be used as a path here.
+    has_name: bool,
 }
 
 impl Folder {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let open = open_path(path, libc::O_DIRECTORY)?;
-        let path = named_by_the_kernel(&open).map_or_else(|| fs::canonicalize(path), Ok)?;
         let identity = identity(&open.metadata()?);
-        Ok(Folder { open, identity, path })
+        let named = named_by_the_kernel(&open).filter(|named| identity_of(named) == Some(identity));
+        let (path, has_name) = match named {
+            Some(named) => (named, true),
+            None => (fs::canonicalize(path)?, false),
+        };
+        Ok(Folder { open, identity, path, has_name })
     }
 
-    /// Where it lay.
-    pub(super) fn path_then(&self) -> PathBuf {
-        self.path.clone()
-    }
-
-    /// Where it lies now; where it lay, if it is nowhere.
+    /// Where it lies now; where it lay, if it is nowhere. Asks no file system.
     pub(super) fn path(&self) -> PathBuf {
-        let here = |path: &PathBuf| identity_of(path) == Some(self.identity);
-        named_by_the_kernel(&self.open).filter(here).unwrap_or_else(|| self.path.clone())
+        let named = named_by_the_kernel(&self.open).filter(|_| self.has_name);
+        named
+            .filter(|path| !path.as_os_str().as_bytes().ends_with(DELETED))
+            .unwrap_or_else(|| self.path.clone())
     }
 
     /// Whether the path leads to it.
@@ -96,6 +102,11 @@ impl Found {
         Ok((Found { open, identity: identity(&metadata), spot, behind }, metadata))
     }
 
+    /// Whether the last part of its path was a link, which may lead elsewhere by now.
+    pub(super) fn is_behind_a_link(&self) -> bool {
+        self.behind.is_some()
+    }
+
     /// A path that leads to it now, if one does.
     pub(super) fn now(&self) -> Option<PathBuf> {
         let leads = |path: &PathBuf| identity_of(path) == Some(self.identity);
@@ -105,15 +116,10 @@ impl Found {
     /// Where the last link of its path led to, if that was one.
     pub(super) fn real_then(&self) -> PathBuf {
         let spot = self.behind.as_ref().unwrap_or(&self.spot);
-        spot.folder.path_then().join(&spot.name)
+        spot.folder.path.join(&spot.name)
     }
 
-    /// What it was called.
-    pub(super) fn path_then(&self) -> PathBuf {
-        self.spot.folder.path_then().join(&self.spot.name)
-    }
-
-    /// What it is called, whether it is still there or not.
+    /// What it is called, whether it is still there or not. Asks no file system.
     pub(super) fn path(&self) -> PathBuf {
         self.spot.path()
     }
@@ -165,10 +171,10 @@ impl Links {
         self.0.iter().all(|link| link.folder.is_at(&link.written))
     }
 
-    /// What to write instead; `base` is where relative paths count from, `path` says where a folder lies.
-    pub(super) fn replacements(&self, base: &Path, path: impl Fn(&Folder) -> PathBuf) -> Replacements {
+    /// What to write instead; `base` is where relative paths count from.
+    pub(super) fn replacements(&self, base: &Path) -> Replacements {
         let of = |link: &Link| {
-            let to = path(&link.folder);
+            let to = link.folder.path();
             let relative = link.written.strip_prefix(base).ok().filter(|path| !path.as_os_str().is_empty());
             let relative = relative.map(|path| path.as_os_str().to_owned());
             let absolute = link.written.clone().into_os_string();

@@ -39,6 +39,8 @@ pub(super) struct Pinned {
     links: Links,
     /// Where the worker's relative paths count from, as written.
     base: PathBuf,
+    /// What executes an open file has the short name of that.
+    open_files_have_names: bool,
     /// A look at where it lies now has not come back.
     is_blind: AtomicBool,
     dialect: Dialect,
@@ -150,7 +152,7 @@ impl Pinned {
             Speaks::Node => (Dialect::Node, None),
             Speaks::Proteus => (Dialect::Own, None),
         };
-        let is_blind = AtomicBool::new(false);
+        let (is_blind, open_files_have_names) = (AtomicBool::new(false), kernel_is_from(6, 14));
         Ok(Pinned {
             exec,
             kind,
@@ -160,6 +162,7 @@ impl Pinned {
             cwd,
             links,
             base,
+            open_files_have_names,
             is_blind,
             dialect,
             hint,
@@ -183,11 +186,11 @@ impl Pinned {
         self.cwd.as_ref().map(Folder::as_fd)
     }
 
-    /// Where all that belongs to it lies now. A file system that does not answer is not waited for: what was pinned
-    /// stays as it was, and what is open can be executed all the same.
+    /// Where all that belongs to it lies now. A file system that does not answer is not waited for: what is open can be
+    /// executed all the same.
     pub(super) fn locate(self: &Arc<Self>) -> Location {
-        if self.is_blind.swap(true, Ordering::SeqCst) {
-            return self.remember();
+        if !self.needs_look() || self.is_blind.swap(true, Ordering::SeqCst) {
+            return self.recall();
         }
         let pinned = Arc::clone(self);
         let looked = within(LOOK, move || {
@@ -195,32 +198,38 @@ impl Pinned {
             pinned.is_blind.store(false, Ordering::SeqCst);
             location
         });
-        looked.unwrap_or_else(|| self.remember())
+        looked.unwrap_or_else(|| self.recall())
+    }
+
+    /// Whether only a look tells by which path to go: a link may lead elsewhere by now, and a process that executes an
+    /// open file may lose its short name.
+    fn needs_look(&self) -> bool {
+        let interpreter = self.kind.interpreter().map(|interpreter| &interpreter.found);
+        let mut files = [Some(&self.exec), self.script.as_ref(), interpreter].into_iter().flatten();
+        let loses_name = matches!(self.kind, ImageKind::Binary) && !self.open_files_have_names;
+        loses_name || files.any(Found::is_behind_a_link)
     }
 
     fn look_around(&self) -> Location {
-        Location {
-            exec: self.exec.now(),
-            name: self.exec.path(),
-            script: self.script.as_ref().map(now_or_then),
-            interpreter: self.kind.interpreter().map(|interpreter| now_or_then(&interpreter.found)),
-            replacements: self.links.replacements(&self.base, Folder::path),
-        }
+        let interpreter = self.kind.interpreter().map(|interpreter| &interpreter.found);
+        let (script, interpreter) = (self.script.as_ref().map(now_or_then), interpreter.map(now_or_then));
+        Location { exec: self.exec.now(), script, interpreter, ..self.recall() }
     }
 
-    /// Without a look.
-    fn remember(&self) -> Location {
+    /// Without a look at any file system.
+    fn recall(&self) -> Location {
+        let interpreter = self.kind.interpreter().map(|interpreter| &interpreter.found);
         Location {
             exec: None,
-            name: self.exec.path_then(),
-            script: self.script.as_ref().map(Found::path_then),
-            interpreter: self.kind.interpreter().map(|interpreter| interpreter.found.path_then()),
-            replacements: self.links.replacements(&self.base, Folder::path_then),
+            name: self.exec.path(),
+            script: self.script.as_ref().map(Found::path),
+            interpreter: interpreter.map(Found::path),
+            replacements: self.links.replacements(&self.base),
         }
     }
 
-    /// What to execute for a worker with these values: by a path while one leads there still, since the process is then
-    /// known by its name.
+    /// What to execute for a worker with these values: machine code from the open file, unless a path was found that
+    /// leads there and by which the process is known by its name.
     pub(super) fn command(&self, program: &Program, location: &Location, values: Values) -> Command {
         let Location { exec, name, script, interpreter: reader, replacements } = location;
         let path = || exec.as_ref().unwrap_or(name).clone();
@@ -228,7 +237,7 @@ impl Pinned {
             ImageKind::Binary if exec.is_none() => (Executed::Open, vec![self.argv0(name)]),
             ImageKind::Script(Some(interpreter)) if interpreter.leads_on(replacements) => {
                 let words =
-                    [Some(interpreter.found.path_then().into_os_string()), interpreter.written.arg.clone()];
+                    [Some(interpreter.found.path().into_os_string()), interpreter.written.arg.clone()];
                 let words = words.into_iter().flatten().chain([path().into_os_string()]);
                 (Executed::Path(reader.clone().unwrap_or_else(path)), words.collect())
             }
@@ -252,6 +261,14 @@ impl Pinned {
             Executed::Open => Image::Open(self.exec.as_fd()),
         }
     }
+}
+
+/// Whether the kernel is of this version or newer.
+fn kernel_is_from(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 fn now_or_then(found: &Found) -> PathBuf {

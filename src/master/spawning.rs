@@ -16,6 +16,7 @@ use super::outbox::{Bell, Outbox};
 use super::pinned::Pinned;
 use super::process::Process;
 use super::spawn::{Job, Newcomer, PATIENCE, passing};
+use super::starter::Outcome;
 use super::token::Source;
 use crate::config::Output;
 use crate::journal::{self, Origin};
@@ -27,6 +28,8 @@ use crate::sys::spawn::Started;
 
 /// Looks at paths that may sleep at a time.
 const MOST_LOOKS: usize = 4;
+/// Workers of a generation that are given to its thread at a time, so that it need not wait for the loop.
+const AHEAD: usize = 4;
 
 impl Master {
     /// Begins with a worker; what becomes of it is told later.
@@ -110,27 +113,22 @@ impl Master {
         }
     }
 
-    /// One of each generation at a time: if its program does not answer, all the others would sleep as well.
+    /// Each generation has a thread: if its program does not answer, only its own workers wait.
     fn start_queued(&mut self) {
         let generations: Vec<Generation> = self.births.queues.keys().copied().collect();
         for generation in generations {
-            if !self.births.starters.is_busy_with(generation) {
-                self.start_next(generation);
-            } else if !self.births.starting.contains_key(&generation) {
+            if self.births.starters.are_busy_with(generation) && self.births.starting_of(generation) == 0 {
                 self.refuse_queued(generation);
             }
-        }
-    }
-
-    fn start_next(&mut self, generation: Generation) {
-        while let Some(worker) = self.births.next_of(generation) {
-            if self.start(worker) {
-                return;
+            while self.births.starting_of(generation) < AHEAD
+                && let Some(worker) = self.births.next_of(generation)
+            {
+                self.start(worker);
             }
         }
     }
 
-    /// Nobody waits any more for the one that is on its way, and it sleeps still.
+    /// Nobody waits any more for those that were on their way, and one of them sleeps still.
     fn refuse_queued(&mut self, generation: Generation) {
         while let Some(worker) = self.births.next_of(generation) {
             if self.births.open.contains_key(&worker) {
@@ -140,25 +138,26 @@ impl Master {
         }
     }
 
-    /// Whether it is on its way; one that was told to go meanwhile is not.
-    fn start(&mut self, worker: WorkerId) -> bool {
+    /// Sends it on its way, unless it was told to go meanwhile.
+    fn start(&mut self, worker: WorkerId) {
         let due = self.now() + PATIENCE;
-        let Some(birth) = self.births.open.get_mut(&worker) else { return false };
-        let Stage::Queued(both) = mem::replace(&mut birth.stage, Stage::Looking { due }) else {
-            return false;
-        };
-        let (ends, job) = *both;
-        let attempt = Arc::new(Attempt::default());
+        let Some(birth) = self.births.open.get_mut(&worker) else { return };
+        let Stage::Queued(both) = mem::replace(&mut birth.stage, Stage::Looking { due }) else { return };
+        let ((ends, job), attempt) = (*both, Arc::new(Attempt::default()));
+        let starting = self.births.starting.entry(birth.generation).or_default();
+        let due = starting.is_empty().then_some(due);
         birth.stage = Stage::Starting { ends: Box::new(ends), attempt: Arc::clone(&attempt), due };
-        self.births.starting.insert(birth.generation, worker);
-        let started = self.births.starters.start(job, attempt);
-        started.map_err(|error| self.not_born(worker, passing("a thread", &error))).is_ok()
+        starting.push_back(worker);
+        if let Err(error) = self.births.starters.start(job, attempt) {
+            self.not_born(worker, passing("a thread", &error));
+        }
     }
 
     /// There is no process.
     fn not_born(&mut self, worker: WorkerId, failure: SpawnFailure) {
-        drop(self.births.close(worker));
-        self.births.progress = self.now();
+        let now = self.now();
+        drop(self.births.close(worker, now));
+        self.births.progress = now;
         self.outcomes.push_back(Event::SpawnFailed { worker, failure });
     }
 
@@ -168,12 +167,13 @@ impl Master {
             self.births.looking.remove(&generation);
             self.take_program(generation, read);
         }
-        while let Some((worker, outcome)) = self.births.starters.take() {
+        while let Some(Outcome { worker, started, .. }) = self.births.starters.take() {
+            let now = self.now();
             // Given up: it has been ended.
-            let Some(birth) = self.births.close(worker) else { continue };
+            let Some(birth) = self.births.close(worker, now) else { continue };
             let Stage::Starting { ends, .. } = birth.stage else { continue };
             let begun =
-                outcome.and_then(|started| self.begin(worker, birth.slot, birth.generation, *ends, started));
+                started.and_then(|started| self.begin(worker, birth.slot, birth.generation, *ends, started));
             match begun {
                 Ok(()) => self.born(worker, birth.later),
                 Err(failure) => self.not_born(worker, failure),
@@ -289,17 +289,26 @@ impl Master {
         let late: Vec<WorkerId> = late.map(|(worker, _)| *worker).collect();
         for worker in &late {
             let Some(birth) = self.births.open.get(worker) else { continue };
-            birth.stage.give_up();
             // What has been found before may answer again; a release that cannot be read is none.
             let kind = match birth.stage {
                 Stage::Looking { .. } => FailureKind::Lasting,
                 Stage::Queued(_) | Stage::Starting { .. } => FailureKind::Passing,
             };
-            let failure = self.launcher.no_answer(kind);
-            self.not_born(*worker, failure);
+            let behind = self.births.starting.get(&birth.generation).filter(|_| kind == FailureKind::Passing);
+            for worker in behind.map_or_else(|| vec![*worker], |behind| behind.iter().copied().collect()) {
+                self.give_up_birth(worker, kind);
+            }
         }
         if !late.is_empty() {
             self.start_queued();
+        }
+    }
+
+    fn give_up_birth(&mut self, worker: WorkerId, kind: FailureKind) {
+        if let Some(birth) = self.births.open.get(&worker) {
+            birth.stage.give_up();
+            let failure = self.launcher.no_answer(kind);
+            self.not_born(worker, failure);
         }
     }
 }

@@ -20,11 +20,11 @@ const STACK: usize = 256 << 10;
 /// Threads that may sleep at a time.
 const MOST: usize = 16;
 
-/// One thread, usually; another for each one that sleeps.
+/// One thread, usually; another for each generation that starts workers or sleeps meanwhile.
 pub(super) struct Starters {
     idle: Vec<Starter>,
-    /// By the worker that they start, or started when nobody waits any more.
-    busy: BTreeMap<WorkerId, Busy>,
+    /// By the generation whose workers they start, or started when nobody waits any more.
+    busy: BTreeMap<Generation, Busy>,
     outcomes: Sender<Outcome>,
     finished: Receiver<Outcome>,
     waker: Arc<Waker>,
@@ -33,11 +33,16 @@ pub(super) struct Starters {
 
 struct Busy {
     starter: Starter,
-    generation: Generation,
+    /// What has not come back.
+    jobs: usize,
 }
 
 /// What became of a worker's start.
-type Outcome = (WorkerId, Result<Started, SpawnFailure>);
+pub(super) struct Outcome {
+    pub(super) worker: WorkerId,
+    generation: Generation,
+    pub(super) started: Result<Started, SpawnFailure>,
+}
 
 /// A thread for as long as this lives. Its children die with it, so it ends with the cluster and not before.
 struct Starter {
@@ -55,31 +60,44 @@ impl Starters {
         Ok(starters)
     }
 
-    /// Whether a worker of this generation is being started, or sleeps on its way.
-    pub(super) fn is_busy_with(&self, generation: Generation) -> bool {
-        self.busy.values().any(|busy| busy.generation == generation)
+    /// Whether workers of this generation are being started, or sleep on their way.
+    pub(super) fn are_busy_with(&self, generation: Generation) -> bool {
+        self.busy.contains_key(&generation)
     }
 
-    /// Starts a worker beside the loop.
+    /// Starts a worker beside the loop, after those of its generation that were given before.
     pub(super) fn start(&mut self, job: Job, attempt: Arc<Attempt>) -> io::Result<()> {
-        let starter = match self.idle.pop() {
-            Some(starter) => starter,
-            None if self.busy.len() < MOST => self.another()?,
-            None => return Err(io::Error::new(io::ErrorKind::ResourceBusy, "16 starts sleep already")),
+        let generation = job.generation();
+        let mut busy = match self.busy.remove(&generation) {
+            Some(busy) => busy,
+            None => Busy { starter: self.free()?, jobs: 0 },
         };
-        let (worker, generation) = (job.worker(), job.generation());
-        if starter.jobs.send((job, attempt)).is_err() {
+        if busy.starter.jobs.send((job, attempt)).is_err() {
             return Err(io::Error::other("the thread that starts workers is gone"));
         }
-        self.busy.insert(worker, Busy { starter, generation });
+        busy.jobs += 1;
+        self.busy.insert(generation, busy);
         Ok(())
+    }
+
+    fn free(&mut self) -> io::Result<Starter> {
+        match self.idle.pop() {
+            Some(starter) => Ok(starter),
+            None if self.busy.len() < MOST => self.another(),
+            None => Err(io::Error::new(io::ErrorKind::ResourceBusy, "16 starts sleep already")),
+        }
     }
 
     /// What has come back, one at a time.
     pub(super) fn take(&mut self) -> Option<Outcome> {
         let outcome = self.finished.try_recv().ok()?;
-        if let Some(busy) = self.busy.remove(&outcome.0) {
-            self.idle.push(busy.starter);
+        if let Some(mut busy) = self.busy.remove(&outcome.generation) {
+            busy.jobs -= 1;
+            if busy.jobs == 0 {
+                self.idle.push(busy.starter);
+            } else {
+                self.busy.insert(outcome.generation, busy);
+            }
         }
         Some(outcome)
     }
@@ -97,9 +115,9 @@ impl Starters {
             };
             drop(began.send(Ok(())));
             for (job, attempt) in jobs {
-                let worker = job.worker();
-                let outcome = job.run(&mut spawner, &attempt);
-                if outcomes.send((worker, outcome)).is_ok() {
+                let (worker, generation) = (job.worker(), job.generation());
+                let started = job.run(&mut spawner, &attempt);
+                if outcomes.send(Outcome { worker, generation, started }).is_ok() {
                     // Without it the outcome waits for the loop's next turn.
                     let _ = waker.wake();
                 }

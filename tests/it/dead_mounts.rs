@@ -204,3 +204,22 @@ fn a_release_that_does_not_answer_is_refused() {
         master.stop(&scene);
     });
 }
+
+/// A start that would never be one ends with a line that says why, as `check` does.
+#[test]
+fn a_program_that_does_not_answer_at_the_start() {
+    with_own_mounts("a_program_that_does_not_answer_at_the_start", || {
+        let scene = Scene::new("dead-start");
+        let mut settings = idle_settings();
+        settings["exec"] = json!(sleeper(&scene, "app"));
+        let test = "a_program_that_does_not_answer_at_the_start";
+        let Some(_mount) = dead(test, &scene, "app") else { return };
+        let began = Instant::now();
+        let mut master = Master::run(&scene, &settings);
+        assert_eq!(master.wait_exit().code(), Some(2), "{}", master.log_text());
+        let line = master.wait_log("has not answered");
+        assert!(line.contains("app/server: its file system has not answered for 5 s"), "{line}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        scene.assert_nothing_left();
+    });
+}

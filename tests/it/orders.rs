@@ -114,6 +114,7 @@ fn terminated_after(name: &str, mut settings: Value, time: Duration) {
     let status = master.wait_exit();
     assert_eq!(status.code(), Some(0), "after {time:?}: {}", master.log_text());
     scene.assert_nothing_left();
+    master.wait_log("shutting down");
     let log = master.log_text();
     let (_, after) = log.split_once("shutting down").expect("the shutdown is in the log");
     // One that was on its way still begins, and is told to go.
