@@ -113,6 +113,7 @@ impl Offer {
             name: config.name.clone(),
             address,
             origin: Origin::Adopted,
+            backlog: config.backlog,
             sockets: Sockets::Shared(Arc::clone(&self.socket)),
             node_data: Value::Null,
             file: None,

@@ -21,6 +21,7 @@ use crate::error::{Cause, Error, Kind, Result};
 use crate::journal;
 use crate::sys::accept::refuse_newcomers;
 use crate::sys::inotify::{Inotify, WatchId};
+use crate::sys::sentinel::Sentinel;
 use crate::sys::user;
 
 /// All listeners of the cluster.
@@ -30,6 +31,8 @@ pub(super) struct Listeners {
     /// By the address that was asked for.
     pub(super) on_demand: BTreeMap<String, OnDemand>,
     pub(super) privilege: Privilege,
+    /// Hears when a worker shuts one of them down.
+    pub(super) sentinel: Sentinel,
     /// The control API's socket file, which is looked after like those of listeners.
     pub(super) api_file: Option<(WatchId, Arc<Place>)>,
 }
@@ -51,6 +54,7 @@ pub(super) struct Listener {
     /// With the port that the system chose where the settings say 0.
     pub(super) address: ListenAddress,
     pub(super) origin: Origin,
+    pub(super) backlog: u32,
     pub(super) sockets: Sockets,
     /// What Node workers share about it: the first one's data are for all.
     pub(super) node_data: Value,
@@ -92,7 +96,13 @@ impl Listeners {
             }),
         };
         let configured = configs.iter().map(bind).collect::<Result<_>>()?;
-        Ok(Listeners { configured, on_demand: BTreeMap::new(), privilege, api_file: None })
+        let sentinel =
+            Sentinel::new().map_err(|error| Error::start("the watch over the listeners", error))?;
+        let listeners =
+            Listeners { configured, on_demand: BTreeMap::new(), privilege, sentinel, api_file: None };
+        let sockets = listeners.configured.iter().flat_map(Listener::all_sockets);
+        sockets.for_each(|socket| listeners.sentinel.watch(socket.as_fd()));
+        Ok(listeners)
     }
 
     /// What the worker of a slot gets, in the order of the settings.
@@ -103,7 +113,14 @@ impl Listeners {
 
     /// The sockets that this slot alone has, where it has none yet.
     pub(super) fn open_slot(&mut self, slot: usize) -> io::Result<()> {
-        self.groups().try_for_each(|group| group.open(slot))
+        for listener in &mut self.configured {
+            if let Sockets::PerSlot(group) = &mut listener.sockets
+                && let Some(socket) = group.open(slot)?
+            {
+                self.sentinel.watch(socket.as_fd());
+            }
+        }
+        Ok(())
     }
 
     /// Closes them.
@@ -186,7 +203,8 @@ impl Listener {
                 (Sockets::shared(socket), address, None)
             }
         };
-        Ok(Listener { name, address, origin: Origin::Bound, sockets, node_data: Value::Null, file })
+        let (origin, backlog) = (Origin::Bound, config.backlog);
+        Ok(Listener { name, address, origin, backlog, sockets, node_data: Value::Null, file })
     }
 
     /// Workers that stop accepting but keep their copies would leave newcomers to wait, and to be reset in the end.
@@ -198,12 +216,7 @@ impl Listener {
             (Origin::Bound, ListenAddress::Unix(_) | ListenAddress::Udp(_) | ListenAddress::Abstract(_))
             | (Origin::Adopted, _) => return,
         }
-        let sockets: Vec<_> = match &self.sockets {
-            Sockets::Shared(socket) => vec![socket],
-            Sockets::PerSlot(group) => group.sockets().collect(),
-            Sockets::Closed => Vec::new(),
-        };
-        for socket in sockets {
+        for socket in self.all_sockets() {
             if let Err(error) = refuse_newcomers(socket.as_fd()) {
                 let (name, cause) = (&self.name, Cause(&error));
                 journal::warn!("listener {name}: newcomers wait until its last worker has gone: {cause}");
@@ -218,6 +231,14 @@ impl Listener {
             || wanted.is_ipv4_wildcard()
                 && self.address.shares_port_with_ipv4(wanted)
                 && self.socket(0).is_some_and(takes_ipv4)
+    }
+
+    pub(super) fn all_sockets(&self) -> Vec<&Arc<OwnedFd>> {
+        match &self.sockets {
+            Sockets::Shared(socket) => vec![socket],
+            Sockets::PerSlot(group) => group.sockets().collect(),
+            Sockets::Closed => Vec::new(),
+        }
     }
 
     fn socket(&self, slot: usize) -> Option<&Arc<OwnedFd>> {

@@ -32,6 +32,7 @@ mod ports;
 mod process;
 mod program;
 mod reuseport;
+mod revival;
 mod sampler;
 mod shebang;
 pub(crate) mod signals;
@@ -72,6 +73,7 @@ use guard::Watch;
 use listen::Binds;
 use listener::Listeners;
 use process::Process;
+use revival::Revival;
 use signals::{Response, Signals};
 use socketwatch::SocketWatch;
 use spawn::Launcher;
@@ -101,6 +103,7 @@ pub(crate) struct Master {
     /// `None` where the files of sockets cannot be watched.
     sockets: Option<SocketWatch>,
     births: Births,
+    revival: Revival,
     processes: BTreeMap<WorkerId, Process>,
     waiting: BTreeMap<Ticket, Waiting>,
     /// Callers of the API who are there and wait.
@@ -182,6 +185,7 @@ impl Master {
         self.expire_binds();
         self.look_after_files();
         self.expire_births();
+        self.look_after_listeners();
         loop {
             let now = self.now();
             let due = self.supervisor.next_deadline().is_some_and(|due| due <= self.gathered);
@@ -200,7 +204,8 @@ impl Master {
         let (core, births) = (self.supervisor.next_deadline(), self.births.next_deadline(self.now()));
         let (binds, sockets) = (self.binds.jobs.next_deadline(), self.sockets.as_ref());
         let sockets = sockets.and_then(|watch| watch.looks.next_deadline());
-        let due = [core, births, self.requests.next_deadline(), binds, sockets];
+        let listeners = self.revival.looks.next_deadline();
+        let due = [core, births, self.requests.next_deadline(), binds, sockets, listeners];
         let due = due.into_iter().flatten().min();
         let deadline = due.map(|due| due - self.now());
         let timeout = if self.unfinished.is_empty() { deadline } else { Some(Duration::ZERO) };
@@ -227,6 +232,7 @@ impl Master {
                 Source::Commands => self.take_word_of_threads(),
                 Source::Guard => self.look_at_guard(),
                 Source::Files => self.hear_of_files(),
+                Source::Listeners => self.hear_of_listeners(),
                 Source::Exit(worker) => self.look_for_exit(worker),
                 Source::Channel(worker) => self.read_channel(worker),
                 Source::Notify(worker) => self.read_notify(worker),

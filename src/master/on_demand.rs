@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -153,7 +153,9 @@ impl Listeners {
                 }
             };
             match bound {
-                Ok(socket) => return Ok(Found::Here(self.insert(address, index, socket, None))),
+                Ok(socket) => {
+                    return Ok(Found::Here(self.insert(address, index, socket, backlog(options), None)));
+                }
                 Err(error) => {
                     // In use is in use: the next address would only hide it.
                     let is_final = error.kind() == io::ErrorKind::AddrInUse;
@@ -173,7 +175,7 @@ impl Listeners {
         let (socket, file) =
             bound.map_err(|error| Error::start(format_args!("listener at {address}"), error))?;
         match self.permit(&address) {
-            Ok(()) => drop(self.insert(&address, 0, socket, Some(file))),
+            Ok(()) => drop(self.insert(&address, 0, socket, BACKLOG, Some(file))),
             Err(refusal) => {
                 file.discard();
                 return Err(refusal);
@@ -187,6 +189,7 @@ impl Listeners {
         address: &ListenAddress,
         index: u64,
         socket: Socket,
+        backlog: u32,
         file: Option<SocketFile>,
     ) -> String {
         let name = name_of(address, index);
@@ -194,10 +197,12 @@ impl Listeners {
             name: name.clone(),
             address: bound_address(address, &socket),
             origin: Origin::Bound,
+            backlog,
             sockets: Sockets::shared(socket),
             node_data: Value::Null,
             file,
         };
+        listener.all_sockets().into_iter().for_each(|socket| self.sentinel.watch(socket.as_fd()));
         self.on_demand.insert(name.clone(), OnDemand { listener, asked_in: BTreeSet::new() });
         name
     }

@@ -11,10 +11,12 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::listener::{Sharing, bind_configured, bound_address};
+use super::revival::listen_again;
 use crate::config::{ListenAddress, ListenerConfig};
 use crate::error::Cause;
 use crate::journal;
 use crate::sys::accept::{queued, readable};
+use crate::sys::sentinel::is_shut_down;
 use crate::sys::steer::steer;
 
 /// The sockets of one listener.
@@ -53,15 +55,33 @@ impl Group {
         self.members.iter().map(|(_, socket)| socket)
     }
 
-    /// A socket for this slot, unless it has one.
-    pub(super) fn open(&mut self, slot: usize) -> io::Result<()> {
+    /// A socket for this slot, unless it has one: the new one.
+    pub(super) fn open(&mut self, slot: usize) -> io::Result<Option<&Arc<OwnedFd>>> {
         if self.socket(slot).is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let socket = bind_configured(&self.config, ip(&self.config.address)?, Sharing::ReusePort)?;
         self.config.address = bound_address(&self.config.address, &socket);
         self.members.push((slot, Arc::new(socket.into())));
-        Ok(())
+        Ok(self.members.last().map(|(_, socket)| socket))
+    }
+
+    /// Makes those listen again that a worker has shut down. The kernel took them out of their places, as if they were
+    /// closed, and puts them behind the others.
+    pub(super) fn listen_again(&mut self) -> io::Result<()> {
+        let at = ip(&self.config.address)?;
+        let mut dead = Vec::new();
+        while let Some(place) = self.members.iter().position(|(_, socket)| is_shut_down(socket.as_fd())) {
+            dead.push(self.members.swap_remove(place));
+        }
+        let mut outcome = Ok(());
+        for (slot, socket) in dead {
+            let listens = listen_again(&socket, at, self.config.backlog);
+            outcome = outcome.and(listens);
+            self.members.push((slot, socket));
+        }
+        self.attach();
+        outcome
     }
 
     /// Closes the slot's socket; the kernel resets what still waits in it.

@@ -35,6 +35,13 @@ pub(crate) struct Access {
     pub(crate) gid: Option<u32>,
 }
 
+/// How it was bound.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    access: Access,
+    backlog: u32,
+}
+
 /// The permission bits of a socket's file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -61,6 +68,7 @@ pub(crate) struct Place {
     /// `None` where the file system knows no second names.
     spare: Option<PathBuf>,
     inode: (u64, u64),
+    terms: Terms,
     /// Held by whoever changes the names, so that none comes back that has just been removed.
     stage: Mutex<Stage>,
 }
@@ -102,7 +110,7 @@ pub(crate) fn bind(
     let watch = news.and_then(|news| news.watch(&aside).ok());
     let placed = set_access(&aside, access).and_then(|inode| {
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        place(&aside, path, spare, inode)
+        place(&aside, path, spare, inode, Terms { access, backlog })
     });
     if placed.is_err() {
         drop(fs::remove_file(&aside)); // the first error is the one to tell
@@ -112,13 +120,13 @@ pub(crate) fn bind(
 
 /// Puts the file where clients look for it. Each of its names comes from its own first one, so that whoever does
 /// the same at the same time gets none of ours.
-fn place(aside: &Path, path: PathBuf, spare: PathBuf, inode: (u64, u64)) -> io::Result<Place> {
+fn place(aside: &Path, path: PathBuf, spare: PathBuf, inode: (u64, u64), terms: Terms) -> io::Result<Place> {
     let spare = match link(aside, &path) {
         Ok(()) => fs::rename(aside, &spare).map(|()| Some(spare))?,
         // No second names here, or not for us.
         Err(_) => fs::rename(aside, &path).map(|()| None)?,
     };
-    Ok(Place { path, spare, inode, stage: Mutex::new(Stage::InUse) })
+    Ok(Place { path, spare, inode, terms, stage: Mutex::new(Stage::InUse) })
 }
 
 /// Sets what the file is to have, of this very file, and says which it is.
@@ -213,6 +221,10 @@ impl SocketFile {
         drop(self.place.clone().map(Place::remove_aside));
     }
 
+    pub(crate) fn place(&self) -> Option<&Arc<Place>> {
+        self.place.as_ref()
+    }
+
     /// Where it is, and the news by which the loop hears of it.
     pub(crate) fn watched(&self) -> Option<(WatchId, &Arc<Place>)> {
         Some((self.watch?, self.place.as_ref()?))
@@ -239,6 +251,12 @@ pub(crate) fn remove_all(files: impl IntoIterator<Item = SocketFile>) {
 struct Gone;
 
 impl Place {
+    /// Another socket here, as this one was: this one is dead, and its names are given up. May sleep in the kernel.
+    pub(crate) fn bind_anew(&self, news: Option<&Inotify>) -> io::Result<(Socket, SocketFile)> {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = Stage::Removed;
+        bind(&self.path, self.terms.access, self.terms.backlog, news)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

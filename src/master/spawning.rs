@@ -74,6 +74,7 @@ impl Master {
         generation: Generation,
     ) -> Result<(Ends, Job), SpawnFailure> {
         self.guard_if_needed(generation).map_err(|error| passing("the guard", &error))?;
+        self.revive_for(slot);
         self.listeners.open_slot(slot).map_err(|error| passing("a socket for the slot", &error))?;
         let dialect = self.launcher.dialect(generation);
         let (channel, theirs) = Channel::pair().map_err(|error| passing("channel", &error))?;

@@ -14,6 +14,7 @@ use super::guard::Watch;
 use super::listen::Binds;
 use super::listener::{self, Listeners, Privilege};
 use super::pidfile::PidFile;
+use super::revival::Revival;
 use super::sampler::Sampler;
 use super::signals::{ExitSource, Signals};
 use super::socketwatch::{self, SocketWatch};
@@ -152,6 +153,7 @@ impl Foundation {
         let with_pidfd = self.signals.exits() == ExitSource::Pidfds;
         let births = Births::new(&self.waker, with_pidfd).map_err(|error| Error::start("spawning", error))?;
         let binds = Binds::new(Arc::clone(&self.waker));
+        let revival = Revival::new(Arc::clone(&self.waker));
         let sockets = self.news.map(|news| SocketWatch::new(news, Arc::clone(&self.waker)));
         let dispatch = Dispatch::start(Arc::clone(&self.audience), self.waker)
             .map_err(|error| Error::start("the thread of message listeners", error))?;
@@ -176,6 +178,7 @@ impl Foundation {
             guard: Watch::Unneeded,
             sockets,
             births,
+            revival,
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             calls: BTreeSet::new(),
@@ -195,6 +198,7 @@ impl Foundation {
         master
             .watch(Source::Signals, master.signals.pipe().as_fd())
             .map_err(|error| Error::start("signals", error))?;
+        master.watch_listeners().map_err(|error| Error::start("the watch over the listeners", error))?;
         master.watch_sockets().map_err(|error| Error::start("the files of sockets", error))?;
         let (ending, waiting) = master.run();
         serving.as_mut().map(api::Serving::close);

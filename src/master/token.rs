@@ -17,6 +17,8 @@ pub(super) enum Source {
     Guard,
     /// Something happened to the file of a socket.
     Files,
+    /// A listener has been shut down.
+    Listeners,
     /// The worker's process has ended.
     Exit(WorkerId),
     /// The worker's channel can be read or written.
@@ -39,6 +41,7 @@ impl Source {
             Source::Commands => 1,
             Source::Guard => 2,
             Source::Files => 3,
+            Source::Listeners => 4,
             Source::Exit(worker) => of(worker, 0),
             Source::Channel(worker) => of(worker, 1),
             Source::Notify(worker) => of(worker, 2),
@@ -50,7 +53,7 @@ impl Source {
     /// Whether this is one of the worker's sources.
     pub(super) fn is_of(self, worker: WorkerId) -> bool {
         match self {
-            Source::Signals | Source::Commands | Source::Guard | Source::Files => false,
+            Source::Signals | Source::Commands | Source::Guard | Source::Files | Source::Listeners => false,
             Source::Exit(of) | Source::Channel(of) | Source::Notify(of) | Source::Output(of, _) => {
                 of == worker
             }
@@ -64,6 +67,7 @@ impl Source {
             (0, 1) => Some(Source::Commands),
             (0, 2) => Some(Source::Guard),
             (0, 3) => Some(Source::Files),
+            (0, 4) => Some(Source::Listeners),
             (0, _) => None,
             (_, 0) => Some(Source::Exit(worker)),
             (_, 1) => Some(Source::Channel(worker)),
@@ -81,15 +85,15 @@ mod tests {
 
     #[test]
     fn tokens_name_their_source_and_no_other() {
-        let sources = [Source::Signals, Source::Commands, Source::Guard, Source::Files].into_iter().chain(
-            (1..5).flat_map(|id| {
+        let sources = [Source::Signals, Source::Commands, Source::Guard, Source::Files, Source::Listeners]
+            .into_iter()
+            .chain((1..5).flat_map(|id| {
                 let worker = WorkerId(id);
                 let output = [Stream::Stdout, Stream::Stderr].map(|stream| Source::Output(worker, stream));
                 [Source::Exit(worker), Source::Channel(worker), Source::Notify(worker)]
                     .into_iter()
                     .chain(output)
-            }),
-        );
+            }));
         let mut seen = Vec::new();
         for source in sources {
             assert_eq!(Source::from_token(source.token()), Some(source));

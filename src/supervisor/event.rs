@@ -51,6 +51,8 @@ pub(crate) enum Event {
     QueueSeenEmpty { slot: usize },
     /// The guard has ended, or another did not start: its status or its cause.
     GuardLost { how: String },
+    /// A process that shares a listener has shut it down, for all. What has been done about it is told with it.
+    ListenerShutDown { listener: String, remedy: Remedy },
     /// A deadline may have passed.
     TimePassed,
 }
@@ -114,6 +116,17 @@ impl fmt::Display for ExitStatus {
             ExitStatus::Unknown => write!(f, "unknown status"),
         }
     }
+}
+
+/// What became of a listener that a worker has shut down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// It listens again: whoever has it goes on.
+    SameSocket,
+    /// There is another socket at its address: whoever has the old one serves nobody there.
+    NewSocket,
+    /// Neither could be done, for this reason.
+    None(String),
 }
 
 /// Why there is no process.

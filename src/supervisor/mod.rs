@@ -45,7 +45,7 @@ pub(crate) use action::{Action, Ending, Reply, Verdict};
 #[cfg(test)]
 use drain::HANDSHAKE;
 pub(crate) use drain::Sockets;
-pub(crate) use event::{Event, ExitStatus, FailureKind, Order, Origin, Scale, SpawnFailure};
+pub(crate) use event::{Event, ExitStatus, FailureKind, Order, Origin, Remedy, Scale, SpawnFailure};
 pub(crate) use ids::{Generation, Headcount, Moment, RequestNumber, RestartId, Ticket, WorkerId};
 pub(crate) use jobs::Jobs;
 pub(crate) use looks::{Looks, Use as LookUse};
@@ -262,6 +262,7 @@ impl Supervisor {
             Event::QueueSeenEmpty { slot } => self.queue_seen_empty(slot),
             Event::GuardLost { how } => self.guard_lost(how),
             Event::Ordered { order: Order::ReopenLogs, ticket } => self.order_reopen(ticket),
+            Event::ListenerShutDown { listener, remedy } => self.listener_shut_down(listener, remedy),
             Event::TimePassed => {}
         }
     }
@@ -292,6 +293,7 @@ impl Supervisor {
             | Event::GuardLost { .. }
             | Event::Told { .. }
             | Event::SignalDenied { .. }
+            | Event::ListenerShutDown { .. }
             | Event::TimePassed => Reach::Cluster,
         }
     }

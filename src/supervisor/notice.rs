@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::event::{ExitStatus, Order};
+use super::event::{ExitStatus, Order, Remedy};
 use super::ids::{Generation, RestartId, WorkerId};
 use super::recycle::Wear;
 use super::slot::Cause;
@@ -98,6 +98,7 @@ pub(crate) enum Notice {
         order: Order,
     },
     Recycle(Recycle),
+    ListenerShutDown(ShutListener),
     Scaled {
         from: usize,
         to: usize,
@@ -118,6 +119,15 @@ pub(crate) enum Notice {
         crashes: u64,
         limit: u32,
     },
+}
+
+/// A listener that a worker has shut down for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ShutListener {
+    pub(crate) listener: String,
+    pub(crate) remedy: Remedy,
+    /// Who may have done it: some of those that are on their way out.
+    pub(crate) leaving: Vec<WorkerId>,
 }
 
 /// What happens on the way back from a refused release.
@@ -149,6 +159,26 @@ pub(crate) enum Recycle {
     Begins { worker: WorkerId, slot: usize, wear: Wear },
     Fails { slot: usize, reason: String, next: Respawn },
     FindsNobody { worker: WorkerId },
+}
+
+impl fmt::Display for ShutListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ShutListener { listener, remedy, leaving } = self;
+        write!(f, "listener {listener}: a worker has shut it down for all (shutdown(2))")?;
+        for id in leaving {
+            write!(f, ", worker {id} on its way out?")?;
+        }
+        match remedy {
+            Remedy::SameSocket => write!(f, "; it listens again"),
+            Remedy::NewSocket => {
+                write!(
+                    f,
+                    "; there is a new socket in its place, and the workers with the old one are replaced"
+                )
+            }
+            Remedy::None(reason) => write!(f, "; nobody can connect: {reason}"),
+        }
+    }
 }
 
 impl fmt::Display for Recycle {
@@ -221,6 +251,7 @@ impl Notice {
             | Notice::Unkillable { .. }
             | Notice::CannotSignal(_)
             | Notice::Rollback(Rollback::Begins { .. })
+            | Notice::ListenerShutDown(ShutListener { remedy: Remedy::None(_), .. })
             | Notice::RestartAborted { .. } => Severity::Error,
             Notice::Crashed { .. }
             | Notice::SpawnFailed { .. }
@@ -230,6 +261,7 @@ impl Notice {
             | Notice::OrderRefused { .. }
             | Notice::GuardLost(_)
             | Notice::Recycle(Recycle::Fails { .. } | Recycle::FindsNobody { .. })
+            | Notice::ListenerShutDown(_)
             | Notice::Scaled { short_of: Some(_), .. }
             | Notice::Rollback(Rollback::LosesWorker { .. } | Rollback::Falters { .. })
             | Notice::ForceBegan { .. } => Severity::Warning,
@@ -360,23 +392,22 @@ impl fmt::Display for Notice {
             }
             Notice::OrderRefused { order } => write!(f, "{order} refused: a shutdown has begun"),
             Notice::Recycle(recycle) => recycle.fmt(f),
-            Notice::Scaled { from, to, short_of } => {
-                write!(f, "scaling from {from} to {}", Workers(*to))?;
-                match short_of {
-                    Some(least) => write!(f, "; /ready will answer 503: minReady is {least}"),
-                    None => Ok(()),
-                }
+            Notice::ListenerShutDown(shut) => shut.fmt(f),
+            Notice::Scaled { from, to, short_of: None } => {
+                write!(f, "scaling from {from} to {}", Workers(*to))
+            }
+            Notice::Scaled { from, to, short_of: Some(least) } => {
+                let to = Workers(*to);
+                write!(f, "scaling from {from} to {to}; /ready will answer 503: minReady is {least}")
             }
             Notice::ScaleChangesNothing { workers } => {
                 let are = if *workers == 1 { "is" } else { "are" };
                 write!(f, "nothing to scale: there {are} {} already", Workers(*workers))
             }
-            Notice::ShutdownBegan { workers, limit } => write!(
-                f,
-                "shutting down: {} may take {} ms to finish the work in hand",
-                Workers(*workers),
-                limit.as_millis()
-            ),
+            Notice::ShutdownBegan { workers, limit } => {
+                let (workers, limit) = (Workers(*workers), limit.as_millis());
+                write!(f, "shutting down: {workers} may take {limit} ms to finish the work in hand")
+            }
             Notice::ForceBegan { workers } => {
                 write!(f, "forced shutdown: killing {}", Workers(*workers))
             }

@@ -4,12 +4,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::event::Order;
+use super::event::{Order, Remedy};
 use super::ids::{Moment, Ticket, WorkerId};
-use super::notice::Recycle;
+use super::notice::{Recycle, ShutListener};
 use super::slot::{Slot, Worker};
 use super::succession::Succession;
 use super::{Notice, Reply, Stage, Supervisor};
+
+/// How many workers a line names as those who may have shut a listener down.
+const MOST_NAMED: usize = 4;
 
 /// Why a worker is to be replaced. To add a rule: a variant here, and where its fact is taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub(crate) enum Wear {
     Wish,
     /// Somebody ordered it.
     Order,
+    /// There is another socket at the address of one that it has.
+    OldSocket,
 }
 
 impl fmt::Display for Wear {
@@ -40,6 +45,7 @@ impl fmt::Display for Wear {
             }
             Wear::Wish => write!(f, "it asked for it"),
             Wear::Order => write!(f, "it was ordered"),
+            Wear::OldSocket => write!(f, "a listener that it has is dead"),
         }
     }
 }
@@ -76,6 +82,19 @@ impl Supervisor {
         }
         self.reply(ticket, Reply::Accepted);
         self.wear(id, Wear::Order);
+    }
+
+    /// A worker has shut a listener down. Those who have a socket that stays dead are replaced.
+    pub(super) fn listener_shut_down(&mut self, listener: String, remedy: Remedy) {
+        let leaving = self.slots.iter().flat_map(|slot| &slot.leaving).map(|worker| worker.id);
+        let leaving = leaving.take(MOST_NAMED).collect();
+        if remedy == Remedy::NewSocket {
+            let holders: Vec<WorkerId> = self.seats_and_successors().map(|worker| worker.id).collect();
+            for id in holders {
+                self.wear(id, Wear::OldSocket);
+            }
+        }
+        self.report(Notice::ListenerShutDown(ShutListener { listener, remedy, leaving }));
     }
 
     /// The first reason counts.
@@ -143,7 +162,7 @@ impl Supervisor {
         let worker = slot.occupant().filter(|worker| worker.is_ready())?;
         let earliest = match worker.wear? {
             Wear::Age { .. } | Wear::Order => worker.started,
-            Wear::Memory { .. } | Wear::Wish => worker.started + self.policy.min_uptime,
+            Wear::Memory { .. } | Wear::Wish | Wear::OldSocket => worker.started + self.policy.min_uptime,
         };
         Some(slot.succession.due().map_or(earliest, |at| at.max(earliest)))
     }

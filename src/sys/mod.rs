@@ -19,6 +19,7 @@ pub(crate) mod interrupt;
 pub(crate) mod poll;
 pub(crate) mod process;
 mod raw;
+pub(crate) mod sentinel;
 pub(crate) mod signal;
 pub(crate) mod spawn;
 pub(crate) mod steer;

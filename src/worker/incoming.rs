@@ -13,9 +13,12 @@ use super::waiters::Booking;
 use crate::error::Cause;
 use crate::sys::accept::{Turnstile, accept, queued, readable};
 use crate::sys::interrupt::{Interrupt, Tid};
+use crate::sys::sentinel::is_shut_down;
 
 const FIRST_DELAY: Duration = Duration::from_millis(10);
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
+/// How long a listener that somebody has shut down is waited for: the master makes it listen again.
+const REVIVAL: Duration = Duration::from_secs(5);
 /// A process out of descriptors says so no more often than this.
 const WARN_EVERY: Duration = Duration::from_secs(5);
 
@@ -62,6 +65,8 @@ pub struct Incoming<'a, L: Accept> {
     stage: Stage,
     turnstile: Option<Turnstile>,
     shortage: Shortage,
+    /// Since when the listener has been found shut down.
+    shut_down: Option<Instant>,
     /// The thread whose signal mask is known to let the interrupt through.
     open_thread: Option<Tid>,
 }
@@ -84,7 +89,7 @@ impl<'a, L: Accept> Incoming<'a, L> {
     pub(super) fn new(worker: Worker, listener: &'a L) -> Self {
         let stage = Stage::Open(worker.0.disconnect.waiters().book());
         let shortage = Shortage { delay: FIRST_DELAY, warned: None };
-        Incoming { worker, listener, stage, turnstile: None, shortage, open_thread: None }
+        Incoming { worker, listener, stage, turnstile: None, shortage, shut_down: None, open_thread: None }
     }
 
     fn turn(&mut self) -> Turn {
@@ -125,6 +130,7 @@ impl<'a, L: Accept> Incoming<'a, L> {
 
     fn accepted(&mut self, stream: OwnedFd) -> Turn {
         self.shortage.delay = FIRST_DELAY;
+        self.shut_down = None;
         self.worker.0.disconnect.waiters().note_accepted();
         Turn::Accepted(stream)
     }
@@ -138,6 +144,7 @@ impl<'a, L: Accept> Incoming<'a, L> {
                 Err(error) => self.broken(&error),
             },
             Refusal::Shortage => self.out_of_descriptors(error),
+            Refusal::ShutDown => self.shut_down(error),
             Refusal::Broken => self.broken(error),
         }
     }
@@ -163,6 +170,23 @@ impl<'a, L: Accept> Incoming<'a, L> {
             // The bell has rung already; the connection's last hope is that a descriptor comes free.
             Stage::LastPass(..) if delay < LONGEST_DELAY => thread::sleep(delay),
             Stage::LastPass(..) | Stage::Over => return Turn::Over,
+        }
+        Turn::Again
+    }
+
+    /// Another process has shut the listener down. The master makes it listen again, or has this worker replaced.
+    fn shut_down(&mut self, error: &io::Error) -> Turn {
+        if !matches!(self.stage, Stage::Open(_)) {
+            return Turn::Over;
+        }
+        let since = *self.shut_down.get_or_insert_with(Instant::now);
+        self.shortage.warn(self.listener, error);
+        if since.elapsed() >= REVIVAL {
+            return self.broken(error);
+        }
+        wait_at_most(self.worker.disconnect_fd(), FIRST_DELAY);
+        if !is_shut_down(self.listener.as_fd()) {
+            self.shut_down = None;
         }
         Turn::Again
     }
@@ -222,7 +246,9 @@ enum Refusal {
     Empty,
     /// No descriptor, memory or epoll watch for it now.
     Shortage,
-    /// The listener itself: somebody's shutdown(2), or no listener at all.
+    /// The listener does not listen: somebody's shutdown(2).
+    ShutDown,
+    /// No listener at all.
     Broken,
 }
 
@@ -230,6 +256,7 @@ impl Refusal {
     fn of(error: &io::Error) -> Self {
         match error.raw_os_error().unwrap_or(0) {
             libc::EAGAIN => Refusal::Empty,
+            libc::EINVAL => Refusal::ShutDown,
             libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC => Refusal::Shortage,
             // accept(2) passes on what is already wrong with the new connection, and EPERM of a firewall.
             libc::EINTR

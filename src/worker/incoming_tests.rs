@@ -140,17 +140,41 @@ fn unix_listeners_too() {
     assert_eq!(soon(move || counting.join().unwrap()), 1);
 }
 
+/// As the master does it.
+fn listen_again(listener: &TcpListener, address: SocketAddr) {
+    // The second time its port is its own.
+    drop(SockRef::from(listener).bind(&address.into()));
+    SockRef::from(listener).listen(16).unwrap();
+}
+
 #[test]
-fn somebodys_shutdown_ends_it() {
+fn a_listener_that_somebody_shuts_down_is_waited_for() {
     for mode in MODES {
-        let (worker, _master) = worker();
+        let (worker, mut master) = worker();
         let (listener, address) = listener(mode);
         let accepted = greeter(&worker, &listener);
+        for _ in 0..2 {
+            is_greeted(address).unwrap();
+            SockRef::from(&*listener).shutdown(Shutdown::Both).unwrap();
+            assert_eq!(TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+            listen_again(&listener, address);
+        }
         is_greeted(address).unwrap();
         SockRef::from(&*listener).shutdown(Shutdown::Both).unwrap();
-        assert_eq!(soon(move || accepted.join().unwrap()), 1, "{mode:?}");
-        assert!(!worker.disconnect_requested());
+        master.disconnect();
+        assert_eq!(soon(move || accepted.join().unwrap()), 3, "{mode:?}: it ends at once, silently");
     }
+}
+
+#[test]
+fn one_that_stays_shut_down_ends_it() {
+    let (worker, _master) = worker();
+    let (listener, address) = listener(Mode::Blocking);
+    let accepted = greeter(&worker, &listener);
+    is_greeted(address).unwrap();
+    SockRef::from(&*listener).shutdown(Shutdown::Both).unwrap();
+    assert_eq!(soon(move || accepted.join().unwrap()), 1);
+    assert!(!worker.disconnect_requested());
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod causes;
 mod client;
 mod crashes;
 mod crowd;
+mod dead_listeners;
 mod dead_mounts;
 mod ending;
 mod floods;

@@ -39,6 +39,7 @@ fn play() {
         "sockets" => sockets::all_kinds(),
         "nodelay" => sockets::nodelay(),
         "in-hand" => sockets::in_hand(argument),
+        "shuts" => sockets::shuts(),
         "late" => sockets::late(),
         "asks" => sockets::asks(),
         "activate" => sockets::activate(),

@@ -416,6 +416,7 @@ impl Books {
             | Notice::Recycle(_)
             | Notice::Scaled { .. }
             | Notice::ScaleChangesNothing { .. }
+            | Notice::ListenerShutDown(_)
             | Notice::ShutdownBegan { .. } => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use super::books::{Books, Course, Entry, Existence, Life, Post, Telling, Turn};
 use super::rolls::Way;
 use super::story::Scene;
 use crate::supervisor::life::MOST_PATIENCE;
-use crate::supervisor::{Event, FailureKind, HANDSHAKE, Moment, WorkerId};
+use crate::supervisor::{Event, FailureKind, HANDSHAKE, Moment, Remedy, WorkerId};
 
 impl Books {
     pub(super) fn needs_time(&mut self, id: WorkerId, span: Duration) {
@@ -43,7 +43,10 @@ impl Books {
                 }
             }
             Event::CallerLeft { ticket } => self.left(*ticket),
-            Event::Started | Event::SaidFailed { .. } | Event::TimePassed => {}
+            Event::Started
+            | Event::SaidFailed { .. }
+            | Event::ListenerShutDown { remedy: Remedy::SameSocket | Remedy::None(_), .. }
+            | Event::TimePassed => {}
             Event::HeardOut { worker } => self.heard_out(*worker),
             Event::Told { worker } => {
                 let is_ordered = |entry: &&mut Entry| entry.telling == Telling::Ordered;
@@ -54,6 +57,10 @@ impl Books {
             Event::SignalDenied { worker, .. } => self.out_of_reach(*worker),
             Event::GuardLost { .. } => self.lost_guards += 1,
             Event::SaidRestartMe { worker } => self.wear(*worker),
+            Event::ListenerShutDown { remedy: Remedy::NewSocket, .. } => {
+                let staying = self.living.iter_mut().filter(|entry| entry.post != Post::Leaving);
+                staying.for_each(|entry| entry.worn = true);
+            }
             Event::MemorySampled { worker, bytes } => {
                 if self.policy.max_memory.is_some_and(|most| *bytes > most) {
                     self.wear(*worker);

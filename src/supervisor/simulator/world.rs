@@ -13,7 +13,7 @@ use super::story::{Scene, Story};
 use crate::config::Ready;
 use crate::supervisor::{
     Action, Event, ExitStatus, FailureKind, Generation, Headcount, Moment, Notification, Order, Origin,
-    Scale, SpawnFailure, Supervisor, Ticket, WorkerId,
+    Remedy, Scale, SpawnFailure, Supervisor, Ticket, WorkerId,
 };
 
 /// How long the master waits for a process, about.
@@ -153,13 +153,17 @@ impl World {
         self.tell(self.now, Event::CallerLeft { ticket })
     }
 
-    /// Somebody grows too big, asks to be replaced, or is ordered to be.
+    /// Somebody grows too big, asks to be replaced, is ordered to be, or loses a socket.
     fn wear(&mut self) -> Check {
         let nobody = WorkerId(999_999);
         let at = self.random.below(self.processes.len() + 1);
         let worker = self.processes.get(at).map_or(nobody, |process| process.id);
-        match self.random.below(4) {
+        match self.random.below(5) {
             0 => self.order(Order::Recycle(worker)),
+            3 => {
+                let remedy = if self.random.chance(50) { Remedy::SameSocket } else { Remedy::NewSocket };
+                self.tell(self.now, Event::ListenerShutDown { listener: "http".into(), remedy })
+            }
             1 => self.tell(self.now, Event::SaidRestartMe { worker }),
             2 => self.tell(self.now, Event::MemorySampled { worker, bytes: 1001 }),
             _ => self.tell(self.now, Event::MemorySampled { worker, bytes: 1000 }),
@@ -632,6 +636,7 @@ fn speaker(event: &Event) -> Option<WorkerId> {
         | Event::QueueSeenEmpty { .. }
         | Event::GuardLost { .. }
         | Event::CallerLeft { .. }
+        | Event::ListenerShutDown { .. }
         | Event::TimePassed => None,
     }
 }

@@ -3,7 +3,7 @@
 use super::harness::{Cluster, Spawning, ms, policy};
 use crate::supervisor::notice::Recycle;
 use crate::supervisor::{
-    Cause, Event, FailureKind, LastExit, Notice, Order, Policy, RestartState, Ticket, WorkerId,
+    Cause, Event, FailureKind, LastExit, Notice, Order, Policy, Remedy, RestartState, Ticket, WorkerId,
 };
 
 fn asks(cluster: &mut Cluster, worker: u64) -> Vec<String> {
@@ -217,4 +217,21 @@ fn it_is_told_with_its_reason() {
     cluster.notices.clear();
     ordered(&mut cluster, 1);
     assert_eq!(cluster.notices[0].to_string(), "worker 1 (slot 0) is being replaced: it was ordered");
+}
+
+#[test]
+fn workers_with_a_dead_socket_are_replaced_and_those_with_a_mended_one_are_not() {
+    let mut cluster = Cluster::of(2);
+    cluster.pass(1000);
+    let shut_down = |remedy| Event::ListenerShutDown { listener: "http".into(), remedy };
+    assert!(cluster.tell(shut_down(Remedy::SameSocket)).is_empty());
+    assert!(cluster.tell(shut_down(Remedy::None("in use".into()))).is_empty());
+    assert_eq!(cluster.tell(shut_down(Remedy::NewSocket)), ["spawn 3 in 0 of 1"]);
+    assert_eq!(cluster.says_ready(3), ["tell+signal 1", "spawn 4 in 1 of 1"]);
+    assert!(cluster.tell(shut_down(Remedy::SameSocket)).is_empty());
+    let notices: Vec<String> = cluster.notices.iter().map(ToString::to_string).collect();
+    let line = "listener http: a worker has shut it down for all (shutdown(2)), worker 1 on its way out?; it listens again";
+    assert!(notices.iter().any(|notice| notice == line), "{notices:?}");
+    cluster.exits(1);
+    assert_eq!(cluster.says_ready(4), ["tell+signal 2"]);
 }

@@ -1,7 +1,7 @@
 //! Workers that serve what they were given, and a parent that hands sockets to a master.
 
 use std::io::{BufReader, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Shutdown, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -10,6 +10,7 @@ use std::process::Command;
 use std::thread;
 
 use proteus_cluster::Worker;
+use socket2::SockRef;
 
 use super::{converse, read_request, respond, say, serve};
 use crate::harness::{pause, proteus, sys};
@@ -121,13 +122,7 @@ pub(super) fn late() -> i32 {
 /// a listener of its own, unless the file `quiet` is there.
 pub(super) fn in_hand(mode: &str) -> i32 {
     let worker = worker();
-    let names = variable("LISTEN_FDNAMES");
-    let tcp = names.split(':').filter(|name| *name != "admin").map(|name| worker.listener(name));
-    let mut tcp: Vec<TcpListener> = tcp.map(|listener| listener.expect("the listener")).collect();
-    if !std::path::Path::new("quiet").exists() {
-        tcp.extend(std::env::var("PROTEUS_TEST_ADDRESS").map(|at| worker.listen(at).expect("a listener")));
-    }
-    let admin = worker.unix_listener("admin").ok();
+    let (tcp, admin) = all_of(&worker);
     worker.ready().expect("told the master");
     if mode == "late" {
         wait_for_go();
@@ -140,6 +135,50 @@ pub(super) fn in_hand(mode: &str) -> i32 {
             scope.spawn(|| worker.incoming(admin).for_each(|stream| drop(scope.spawn(|| answer(stream)))));
         }
     });
+    0
+}
+
+/// The listeners that it was given and has asked for: TCP, and `admin`.
+fn all_of(worker: &Worker) -> (Vec<TcpListener>, Option<UnixListener>) {
+    let names = variable("LISTEN_FDNAMES");
+    let tcp = names.split(':').filter(|name| *name != "admin").map(|name| worker.listener(name));
+    let mut tcp: Vec<TcpListener> = tcp.map(|listener| listener.expect("the listener")).collect();
+    if !std::path::Path::new("quiet").exists() {
+        tcp.extend(std::env::var("PROTEUS_TEST_ADDRESS").map(|at| worker.listen(at).expect("a listener")));
+    }
+    (tcp, worker.unix_listener("admin").ok())
+}
+
+/// Ends as many programs get out of their accept: by `shutdown(2)` of the listener, which is everybody's. Where the
+/// file `crash` is there it does so by itself.
+pub(super) fn shuts() -> i32 {
+    let worker = worker();
+    let (tcp, admin) = all_of(&worker);
+    worker.ready().expect("told the master");
+    let shut_all = || {
+        for listener in &tcp {
+            drop(SockRef::from(listener).shutdown(Shutdown::Both));
+        }
+        if let Some(listener) = &admin {
+            drop(SockRef::from(listener).shutdown(Shutdown::Both));
+        }
+    };
+    thread::scope(|scope| {
+        for listener in &tcp {
+            scope.spawn(|| worker.incoming(listener).for_each(|stream| drop(serve(&stream))));
+        }
+        if let Some(admin) = &admin {
+            scope.spawn(|| worker.incoming(admin).for_each(|stream| drop(converse(&stream, || false))));
+        }
+        while !worker.disconnect_requested() {
+            if std::fs::remove_file("crash").is_ok() {
+                shut_all();
+                std::process::exit(7);
+            }
+            pause();
+        }
+    });
+    shut_all();
     0
 }
 
