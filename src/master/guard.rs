@@ -13,6 +13,7 @@ use crate::error::Cause;
 use crate::journal;
 use crate::supervisor::{Event, Generation};
 use crate::sys::guard::Guard;
+use crate::sys::process::Child;
 
 /// Whether a guard watches over the workers.
 #[derive(Debug)]
@@ -34,15 +35,6 @@ impl Watch {
             Watch::Unneeded | Watch::Ending(_) | Watch::Lost => Ok(None),
         }
     }
-
-    /// Whether a worker that was to announce itself to this guard is known, or will be.
-    fn has_heard(&self, of: GuardId, announced: bool) -> bool {
-        match self {
-            Watch::Kept(guard) => announced && GuardId(guard.pid()) == of,
-            // The next one is told of everybody.
-            Watch::Unneeded | Watch::Ending(_) | Watch::Lost => true,
-        }
-    }
 }
 
 /// One guard of several, one after the other.
@@ -50,10 +42,14 @@ impl Watch {
 pub(super) struct GuardId(Option<u32>);
 
 impl Master {
-    /// A worker has begun that was to announce itself to this guard; another that came meanwhile does not know it.
-    pub(super) fn see_announced(&mut self, to: GuardId, announced: bool) {
-        if !self.guard.has_heard(to, announced) {
-            self.end_mute_guard("a new worker could not be announced");
+    /// A worker has begun that has announced itself to this guard, if to any: one that came meanwhile is told of it.
+    /// Where there is none, the next one is told of everybody.
+    pub(super) fn see_announced(&mut self, worker: &Child, to: Option<GuardId>) {
+        let Watch::Kept(guard) = &self.guard else { return };
+        if to != Some(GuardId(guard.pid()))
+            && let Err(error) = guard.watch(worker)
+        {
+            self.end_mute_guard(Cause(&error));
         }
     }
 

@@ -218,9 +218,7 @@ impl Master {
     ) -> Result<(), SpawnFailure> {
         let Ends { channel, notify, pipes, dialect, port, guard } = ends;
         let Started { child, announced } = started;
-        if let Some(guard) = guard {
-            self.see_announced(guard, announced);
-        }
+        self.see_announced(&child, guard.filter(|_| announced));
         let origin = Origin::new(worker.0, slot, child.pid);
         let capture = pipes.map(|pipes| pipes.capture(Arc::clone(&origin)));
         let bell = Bell { registry: Arc::clone(&self.registry), token: Source::Channel(worker).token() };

@@ -157,6 +157,13 @@ impl Guard {
         self.pid
     }
 
+    /// Says that there is a worker, which has not announced itself to this guard. An error means that the guard does
+    /// not read.
+    pub(crate) fn watch(&self, worker: &Child) -> io::Result<()> {
+        let leader = worker.pidfd.as_ref().map_or(NOWHERE, AsRawFd::as_raw_fd);
+        check(send_worker(self.control.as_raw_fd(), worker.pid.cast_signed(), leader)).map(drop)
+    }
+
     /// Says that a worker is about to be reaped. An error means that the guard does not read.
     pub(crate) fn forget(&self, pid: u32) -> io::Result<()> {
         write(self.control.as_fd(), Note { kind: Kind::FORGET, pid: pid.cast_signed() })
@@ -216,30 +223,38 @@ impl Drop for Guard {
 /// Tells a guard of the calling process, a new worker: with a descriptor of it, which names it even when its pid does
 /// no longer. Only async-signal-safe calls. Whether that went.
 pub(super) unsafe fn announce(control: RawFd) -> bool {
-    let mut note = Note { kind: Kind::WATCH, pid: 0 };
-    let mut passed = [0u64; 4];
-    // SAFETY: plain calls on integers and on our own stack; the header describes no more than is there.
+    // SAFETY: plain calls on integers; the descriptor is of this process alone, and closed once.
     unsafe {
-        note.pid = libc::getpid();
-        let own = libc::syscall(libc::SYS_pidfd_open, note.pid, 0) as RawFd;
-        let mut place = libc::iovec { iov_base: (&raw mut note).cast(), iov_len: size_of::<Note>() };
+        let pid = libc::getpid();
+        let own = libc::syscall(libc::SYS_pidfd_open, pid, 0) as RawFd;
+        let sent = send_worker(control, pid, own);
+        if own >= 0 {
+            libc::close(own);
+        }
+        sent >= 0
+    }
+}
+
+/// A worker's pid, and its descriptor unless that is `NOWHERE`. Async-signal-safe; as `sendmsg`.
+fn send_worker(control: RawFd, pid: pid_t, leader: RawFd) -> isize {
+    let mut note = Note { kind: Kind::WATCH, pid };
+    let mut passed = [0u64; 4];
+    let mut place = libc::iovec { iov_base: (&raw mut note).cast(), iov_len: size_of::<Note>() };
+    // SAFETY: all zeros is a valid header, which then describes places on our own stack, and no more than is there.
+    unsafe {
         let mut header: libc::msghdr = mem::zeroed();
         header.msg_iov = &raw mut place;
         header.msg_iovlen = 1;
-        if own >= 0 {
+        if leader >= 0 {
             header.msg_control = (&raw mut passed).cast();
             header.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as _;
             let first = libc::CMSG_FIRSTHDR(&raw const header);
             (*first).cmsg_level = libc::SOL_SOCKET;
             (*first).cmsg_type = libc::SCM_RIGHTS;
             (*first).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as _;
-            ptr::write_unaligned(libc::CMSG_DATA(first).cast(), own);
+            ptr::write_unaligned(libc::CMSG_DATA(first).cast(), leader);
         }
-        let sent = libc::sendmsg(control, &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
-        if own >= 0 {
-            libc::close(own);
-        }
-        sent >= 0
+        libc::sendmsg(control, &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
     }
 }
 
