@@ -71,13 +71,13 @@ pub(crate) const SIGNALS: &[Row] = &[
         signal: libc::SIGTTIN,
         name: "SIGTTIN",
         response: Response::Order(Order::Scale(Scale::OneMore)),
-        meaning: "one worker more",
+        meaning: "one worker more; not through an init such as tini",
     },
     Row {
         signal: libc::SIGTTOU,
         name: "SIGTTOU",
         response: Response::Order(Order::Scale(Scale::OneFewer)),
-        meaning: "one worker fewer, which finishes its work first; the last one stays",
+        meaning: "one worker fewer, which finishes its work first; the last one stays; not through an init such as tini",
     },
 ];
 
