@@ -9,6 +9,7 @@ mod birth;
 mod capture;
 mod channel;
 mod complaints;
+mod descriptors;
 mod dialect;
 mod elevation;
 mod folder;

@@ -43,6 +43,8 @@ pub(super) struct Launcher {
     credentials: Option<Arc<Credentials>>,
     guard: GuardUse,
     watchdog: Option<Duration>,
+    /// The limit of open files that workers have; `None` is the master's own.
+    open_files: Option<u64>,
     null: Arc<File>,
 }
 
@@ -71,6 +73,7 @@ pub(super) struct Job {
     env: Vec<(OsString, OsString)>,
     own_pid: Vec<&'static str>,
     credentials: Option<Arc<Credentials>>,
+    open_files: Option<u64>,
     null: Arc<File>,
 }
 
@@ -81,8 +84,8 @@ impl Newcomer {
 }
 
 impl Launcher {
-    /// Refuses what could never start, before anything is bound or spawned.
-    pub(super) fn new(config: &Config) -> Result<Self> {
+    /// Refuses what could never start, before anything is bound or spawned. Workers may have so many files open.
+    pub(super) fn new(config: &Config, open_files: Option<u64>) -> Result<Self> {
         let (program, first) = look_for_program(config)?;
         let run_as = identity::of(config)?;
         let null = File::open("/dev/null").map_err(|error| Error::start("/dev/null", error))?;
@@ -101,7 +104,7 @@ impl Launcher {
         let credentials = run_as.map(|run_as| Arc::new(run_as.credentials));
         let (program, null) = (Arc::new(program), Arc::new(null));
         let (guard, watchdog) = (config.guard, config.watchdog);
-        Ok(Launcher { program, pinned, env, own_env, ports, credentials, guard, watchdog, null })
+        Ok(Launcher { program, pinned, env, own_env, ports, credentials, guard, watchdog, open_files, null })
     }
 
     /// Whether this generation's program is known.
@@ -179,7 +182,8 @@ impl Launcher {
         let pinned = Arc::clone(self.pinned.get(&newcomer.generation)?);
         let (env, own_pid) = (self.environment(&newcomer), self.own_pid(&newcomer));
         let (program, credentials) = (Arc::clone(&self.program), self.credentials.clone());
-        Some(Job { newcomer, program, pinned, env, own_pid, credentials, null: Arc::clone(&self.null) })
+        let (open_files, null) = (self.open_files, Arc::clone(&self.null));
+        Some(Job { newcomer, program, pinned, env, own_pid, credentials, open_files, null })
     }
 
     /// As systemd does it: descriptors and watchdog are meant for this process, not for its children.
@@ -251,6 +255,7 @@ impl Job {
             stdin: self.null.as_fd(),
             output: self.newcomer.output.as_ref().map(|both| both.each_ref().map(AsFd::as_fd)),
             fds: listeners.chain([self.newcomer.channel.as_fd()]).collect(),
+            open_files: self.open_files,
             guard: self.newcomer.guard.as_ref().map(AsFd::as_fd),
         };
         spawner.spawn(&plan, attempt).map_err(|failure| told(&self.program, failure))

@@ -10,6 +10,7 @@ use std::time::Instant;
 use mio::{Poll, Waker};
 
 use super::birth::Births;
+use super::descriptors;
 use super::guard::Watch;
 use super::listen::Binds;
 use super::listener::{self, Listeners, Privilege};
@@ -31,6 +32,7 @@ use crate::peers::Peers;
 use crate::status::{ListenerStatus, Status};
 use crate::supervisor::{Ending, Moment, Policy, Requests, Sockets, Supervisor};
 use crate::sys::inotify::Inotify;
+use crate::sys::limit::OpenFiles;
 use crate::sys::process::has_pidfd;
 
 /// Signals that were taken before there was a cluster, because the process is nothing but a master.
@@ -48,7 +50,7 @@ pub fn own_process() {
 
 /// Looks for everything that a worker is started with (program, user, group, directory), and starts nothing.
 pub fn check(config: &Config) -> Result<()> {
-    Launcher::new(config)?;
+    Launcher::new(config, None)?;
     config.listeners.iter().try_for_each(check_owner)?;
     config.api_token().map(drop)
 }
@@ -89,6 +91,8 @@ pub(crate) struct Foundation {
     launcher: Launcher,
     pid_file: Option<PidFile>,
     signals: Arc<Signals>,
+    /// Put back at the end.
+    _open_files: OpenFiles,
     /// Last, so that what the others say as they go is still written.
     log: journal::Hold,
 }
@@ -104,7 +108,10 @@ impl Foundation {
                 .map(Arc::new)
                 .map_err(|error| Error::start("signals", error))?,
         };
-        let launcher = Launcher::new(&config)?;
+        let open_files =
+            OpenFiles::raise().map_err(|error| Error::start("the limit of open files", error))?;
+        descriptors::check(&config, open_files.most())?;
+        let launcher = Launcher::new(&config, Some(open_files.usual()))?;
         launcher.note_first();
         let pid_file = config.pid_file.as_deref().map(PidFile::take).transpose()?;
         let privilege = if launcher.changes_user() { Privilege::Less } else { Privilege::Same };
@@ -140,6 +147,7 @@ impl Foundation {
             launcher,
             pid_file,
             signals,
+            _open_files: open_files,
             log,
         })
     }

@@ -16,6 +16,7 @@ pub(crate) mod guard;
 pub(crate) mod inherit;
 pub(crate) mod inotify;
 pub(crate) mod interrupt;
+pub(crate) mod limit;
 pub(crate) mod poll;
 pub(crate) mod process;
 mod raw;

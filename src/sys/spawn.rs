@@ -17,6 +17,7 @@ use libc::{c_int, gid_t, pid_t, uid_t};
 
 use super::attempt::Attempt;
 use super::guard;
+use super::limit;
 use super::process::{Child, page_size};
 use super::signal::{Mask, SIGNAL_END, empty};
 
@@ -36,6 +37,8 @@ pub(crate) struct Plan<'a> {
     /// Its stdout and stderr; `None` is our own.
     pub(crate) output: Option<[BorrowedFd<'a>; 2]>,
     pub(crate) fds: Vec<BorrowedFd<'a>>,
+    /// The limit of open files in force for it; `None` is our own.
+    pub(crate) open_files: Option<u64>,
     /// Where the process announces itself before its exec, if there is a guard.
     pub(crate) guard: Option<BorrowedFd<'a>>,
 }
@@ -231,6 +234,7 @@ struct Room {
     output: Option<[RawFd; 2]>,
     /// The descriptors to pass; replaced by their copies above the target range.
     fds: Vec<RawFd>,
+    open_files: Option<u64>,
     /// The guard's control socket, or `NOWHERE`.
     guard: RawFd,
     announced: bool,
@@ -268,6 +272,7 @@ impl Room {
             stdin: plan.stdin.as_raw_fd(),
             output: plan.output.map(|both| both.map(|fd| fd.as_raw_fd())),
             fds: plan.fds.iter().map(AsRawFd::as_raw_fd).collect(),
+            open_files: plan.open_files,
             guard: plan.guard.map_or(NOWHERE, |guard| guard.as_raw_fd()),
             announced: false,
             failed: None,
@@ -326,6 +331,9 @@ unsafe fn become_worker(room: &mut Room) -> Result<(), Step> {
             ok(libc::fchdir(room.cwd), Step::Directory)?;
         }
         place_descriptors(room)?;
+        if let Some(usual) = room.open_files {
+            limit::lower(usual);
+        }
         for &room_for_it in &room.own_pid {
             write_pid(room_for_it);
         }

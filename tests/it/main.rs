@@ -40,6 +40,7 @@ mod nodelay;
 mod notify;
 mod odd_json;
 mod on_demand;
+mod open_files;
 mod orders;
 mod page;
 mod pinned;

@@ -129,7 +129,20 @@ pub(crate) fn control_terminal(command: &mut Command, terminal: OwnedFd) {
 
 /// Changes how many descriptors a process may have open.
 pub(crate) fn limit_descriptors(pid: u32, soft: u64) {
-    let limit = libc::rlimit { rlim_cur: soft, rlim_max: 4096 };
+    limit_descriptors_to(pid, soft, 4096);
+}
+
+/// How many descriptors this process may have open: in force, and at most.
+pub(crate) fn most_open_files() -> (u64, u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is a valid place to write to.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    (limit.rlim_cur, limit.rlim_max)
+}
+
+/// The same, with the hard limit.
+pub(crate) fn limit_descriptors_to(pid: u32, soft: u64, hard: u64) {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the limit is a valid place to read; a null place for the old one is allowed.
     let done = unsafe {
         libc::prlimit(pid.cast_signed(), libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())

@@ -20,6 +20,7 @@ pub(super) fn play(name: &str, argument: &str) -> i32 {
         "children" => host(|| children(argument.parse().expect("a count"))),
         "thief" => host(thief),
         "guarded" => host(guarded),
+        "open-files" => host(|| open_files(argument)),
         "before-and-after" => host(|| before_and_after(argument)),
         "orders" => host(orders),
         "panics" => host(panics),
@@ -94,6 +95,20 @@ impl Running {
 
 fn is_ready(status: &Status) -> bool {
     status.workers.len() == 2 && status.workers.iter().all(|row| row.state == "ready")
+}
+
+/// Started with 200 of 400: what is in force before, while and after the cluster runs.
+fn open_files(changed: &str) {
+    assert_eq!(sys::most_open_files(), (200, 400));
+    let running = Running::start(cluster());
+    running.wait_ready();
+    assert_eq!(sys::most_open_files(), (400, 400));
+    if changed == "changed" {
+        sys::limit_descriptors_to(std::process::id(), 300, 400);
+    }
+    running.stop();
+    let after = if changed == "changed" { 300 } else { 200 };
+    assert_eq!(sys::most_open_files(), (after, 400), "the host's own change stays");
 }
 
 /// Waits for any child, while there is a guard, while it is lost, and when it is gone.
