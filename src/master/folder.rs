@@ -107,6 +107,12 @@ impl Found {
         self.behind.is_some()
     }
 
+    /// Every path by which it is looked for.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let spots = [Some(&self.spot), self.behind.as_ref()].into_iter().flatten();
+        spots.map(|spot| &*spot.folder.path)
+    }
+
     /// A path that leads to it now, if one does.
     pub(super) fn now(&self) -> Option<PathBuf> {
         let leads = |path: &PathBuf| identity_of(path) == Some(self.identity);
@@ -150,6 +156,11 @@ struct Link {
 }
 
 impl Links {
+    /// As they are written, and where they led.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().flat_map(|link| [&*link.written, &*link.folder.path])
+    }
+
     /// Takes in the folders of an absolute path, as it is written.
     pub(super) fn add(&mut self, folder: &Path) -> io::Result<()> {
         for written in folder.ancestors() {

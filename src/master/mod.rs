@@ -19,6 +19,7 @@ mod hear;
 mod identity;
 mod listen;
 pub(crate) mod listener;
+mod mounts;
 mod node;
 mod notify;
 mod offload;

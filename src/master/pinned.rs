@@ -186,6 +186,13 @@ impl Pinned {
         self.cwd.as_ref().map(Folder::as_fd)
     }
 
+    /// Every path at which something of it is looked for when a worker is started.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let read = self.kind.interpreter().map(|interpreter| &interpreter.found);
+        let files = [Some(&self.exec), self.script.as_ref(), read].into_iter().flatten();
+        files.flat_map(Found::paths).chain(self.links.paths()).chain([&*self.base])
+    }
+
     /// Where all that belongs to it lies now. A file system that does not answer is not waited for: what is open can be
     /// executed all the same.
     pub(super) fn locate(self: &Arc<Self>) -> Location {
@@ -199,6 +206,11 @@ impl Pinned {
             location
         });
         looked.unwrap_or_else(|| self.recall())
+    }
+
+    /// Where all that belongs to it lies now, on file systems that answer.
+    pub(super) fn locate_at_once(&self) -> Location {
+        if self.needs_look() { self.look_around() } else { self.recall() }
     }
 
     /// Whether only a look tells by which path to go: a link may lead elsewhere by now, and a process that executes an

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::dialect::Dialect;
 use super::identity;
 use super::offload::within;
-use super::pinned::Pinned;
+use super::pinned::{Location, Pinned};
 use super::placeholder::{self, Values};
 use super::ports::Ports;
 use super::program::Program;
@@ -236,11 +236,20 @@ impl Job {
         self.newcomer.generation
     }
 
-    /// Starts the worker. The error names the program, the step and the cause. Sleeps for as long as the file systems
-    /// of the program do, or until the attempt is given up.
-    pub(super) fn run(self, spawner: &mut Spawner, attempt: &Attempt) -> Result<Started, SpawnFailure> {
-        let location = self.pinned.locate();
-        let command = self.pinned.command(&self.program, &location, self.newcomer.values());
+    /// What it runs.
+    pub(super) fn pinned(&self) -> &Arc<Pinned> {
+        &self.pinned
+    }
+
+    /// Starts the worker of a program that lies there. The error names the program, the step and the cause. Sleeps for
+    /// as long as the file systems of the program do, or until the attempt is given up.
+    pub(super) fn run(
+        self,
+        location: &Location,
+        spawner: &mut Spawner,
+        attempt: &Attempt,
+    ) -> Result<Started, SpawnFailure> {
+        let command = self.pinned.command(&self.program, location, self.newcomer.values());
         let text = |(key, value): &(OsString, OsString)| {
             pair(key, &location.replacements.apply(Cow::Borrowed(value)))
         };

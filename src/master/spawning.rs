@@ -37,7 +37,8 @@ impl Master {
         self.births.progress = self.now();
         if self.launcher.has_pinned(generation) {
             self.conceive(worker, slot, generation);
-            return self.start_queued();
+            self.start_queued();
+            return self.take_started();
         }
         let stage = Stage::Looking { due: self.now() + PATIENCE };
         self.births.open.insert(worker, Birth { slot, generation, stage, later: Vec::new() });
@@ -168,21 +169,31 @@ impl Master {
             self.births.looking.remove(&generation);
             self.take_program(generation, read);
         }
-        while let Some(Outcome { worker, started, .. }) = self.births.starters.take() {
-            let now = self.now();
-            // Given up: it has been ended.
-            let Some(birth) = self.births.close(worker, now) else { continue };
-            let Stage::Starting { ends, .. } = birth.stage else { continue };
-            let begun =
-                started.and_then(|started| self.begin(worker, birth.slot, birth.generation, *ends, started));
-            match begun {
-                Ok(()) => self.born(worker, birth.later),
-                Err(failure) => self.not_born(worker, failure),
-            }
-        }
         self.start_queued();
+        self.take_started();
         // Those that ended meanwhile: until now one of them might have been a worker.
         self.reap_orphans();
+    }
+
+    /// Takes in what was started, and starts who waited for it.
+    fn take_started(&mut self) {
+        while let Some(outcome) = self.births.starters.take() {
+            self.take_outcome(outcome);
+            self.start_queued();
+        }
+    }
+
+    fn take_outcome(&mut self, Outcome { worker, started, .. }: Outcome) {
+        let now = self.now();
+        // Given up: it has been ended.
+        let Some(birth) = self.births.close(worker, now) else { return };
+        let Stage::Starting { ends, .. } = birth.stage else { return };
+        let begun =
+            started.and_then(|started| self.begin(worker, birth.slot, birth.generation, *ends, started));
+        match begun {
+            Ok(()) => self.born(worker, birth.later),
+            Err(failure) => self.not_born(worker, failure),
+        }
     }
 
     fn take_program(&mut self, generation: Generation, read: Result<Pinned, SpawnFailure>) {

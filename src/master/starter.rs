@@ -1,5 +1,5 @@
-//! The threads that start processes. A program may lie where no answer comes from: its exec then sleeps in the kernel,
-//! and this thread with it, while the loop goes on.
+//! What starts processes: the loop itself where it waits for nothing but a disk, else a thread. A program may lie where
+//! no answer comes from: its exec then sleeps in the kernel, and that thread with it, while the loop goes on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,6 +9,7 @@ use std::thread::{Builder, JoinHandle};
 
 use mio::Waker;
 
+use super::mounts::Mounts;
 use super::spawn::Job;
 use crate::supervisor::{Generation, SpawnFailure, WorkerId};
 use crate::sys::attempt::Attempt;
@@ -20,8 +21,12 @@ const STACK: usize = 256 << 10;
 /// Threads that may sleep at a time.
 const MOST: usize = 16;
 
-/// One thread, usually; another for each generation that starts workers or sleeps meanwhile.
+/// No thread, usually; where programs lie elsewhere, one for each generation that starts workers or sleeps meanwhile.
 pub(super) struct Starters {
+    /// The loop's own.
+    spawner: Spawner,
+    /// `None` where the kernel does not tell of them.
+    mounts: Option<Mounts>,
     idle: Vec<Starter>,
     /// By the generation whose workers they start, or started when nobody waits any more.
     busy: BTreeMap<Generation, Busy>,
@@ -51,13 +56,12 @@ struct Starter {
 }
 
 impl Starters {
-    /// With the first thread.
+    /// For the thread that calls this.
     pub(super) fn new(waker: Arc<Waker>, with_pidfd: bool) -> io::Result<Self> {
         let (outcomes, finished) = channel();
+        let (spawner, mounts) = (Spawner::new(with_pidfd)?, Mounts::open().ok());
         let (idle, busy) = (Vec::new(), BTreeMap::new());
-        let mut starters = Starters { idle, busy, outcomes, finished, waker, with_pidfd };
-        starters.idle.push(starters.another()?);
-        Ok(starters)
+        Ok(Starters { spawner, mounts, idle, busy, outcomes, finished, waker, with_pidfd })
     }
 
     /// Whether workers of this generation are being started, or sleep on their way.
@@ -65,9 +69,14 @@ impl Starters {
         self.busy.contains_key(&generation)
     }
 
-    /// Starts a worker beside the loop, after those of its generation that were given before.
+    /// Starts a worker, after those of its generation that were given before. Its outcome is to be taken: at once where
+    /// nothing has to be waited for, else when the loop is woken.
     pub(super) fn start(&mut self, job: Job, attempt: Arc<Attempt>) -> io::Result<()> {
         let generation = job.generation();
+        let mounts = self.mounts.as_mut().filter(|_| !self.busy.contains_key(&generation));
+        if mounts.is_some_and(|mounts| mounts.are_local(job.pinned().paths())) {
+            return self.start_here(job, &attempt);
+        }
         let mut busy = match self.busy.remove(&generation) {
             Some(busy) => busy,
             None => Busy { starter: self.free()?, jobs: 0 },
@@ -78,6 +87,12 @@ impl Starters {
         busy.jobs += 1;
         self.busy.insert(generation, busy);
         Ok(())
+    }
+
+    fn start_here(&mut self, job: Job, attempt: &Attempt) -> io::Result<()> {
+        let (worker, generation, location) = (job.worker(), job.generation(), job.pinned().locate_at_once());
+        let started = job.run(&location, &mut self.spawner, attempt);
+        self.outcomes.send(Outcome { worker, generation, started }).map_err(io::Error::other)
     }
 
     fn free(&mut self) -> io::Result<Starter> {
@@ -115,8 +130,8 @@ impl Starters {
             };
             drop(began.send(Ok(())));
             for (job, attempt) in jobs {
-                let (worker, generation) = (job.worker(), job.generation());
-                let started = job.run(&mut spawner, &attempt);
+                let (worker, generation, location) = (job.worker(), job.generation(), job.pinned().locate());
+                let started = job.run(&location, &mut spawner, &attempt);
                 if outcomes.send(Outcome { worker, generation, started }).is_ok() {
                     // Without it the outcome waits for the loop's next turn.
                     let _ = waker.wake();
