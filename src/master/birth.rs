@@ -14,7 +14,7 @@ use super::guard::GuardId;
 use super::notify::NotifySocket;
 use super::offload::Offload;
 use super::pinned::Pinned;
-use super::spawn::{Job, PATIENCE};
+use super::spawn::PATIENCE;
 use super::starter::Starters;
 use crate::supervisor::{Action, Generation, Moment, SpawnFailure, WorkerId};
 use crate::sys::attempt::Attempt;
@@ -49,7 +49,7 @@ pub(super) enum Stage {
     /// The paths of its program are being read.
     Looking { due: Moment },
     /// Others of its generation are being started.
-    Queued(Box<(Ends, Job)>),
+    Queued,
     Starting {
         ends: Box<Ends>,
         attempt: Arc<Attempt>,
@@ -149,21 +149,20 @@ impl Stage {
         match self {
             Stage::Looking { due } => Some(*due),
             Stage::Starting { due, .. } => *due,
-            Stage::Queued(_) => None,
+            Stage::Queued => None,
         }
     }
 
     fn ends(&self) -> Option<&Ends> {
         match self {
-            Stage::Looking { .. } => None,
-            Stage::Queued(both) => Some(&both.0),
+            Stage::Looking { .. } | Stage::Queued => None,
             Stage::Starting { ends, .. } => Some(ends),
         }
     }
 
     pub(super) fn give_up(&self) {
         match self {
-            Stage::Looking { .. } | Stage::Queued(_) => {}
+            Stage::Looking { .. } | Stage::Queued => {}
             Stage::Starting { attempt, .. } => attempt.give_up(),
         }
     }

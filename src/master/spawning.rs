@@ -1,7 +1,6 @@
 //! A worker's way to its process: nothing of it is waited for by the loop.
 
 use std::io;
-use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -36,7 +35,7 @@ impl Master {
     pub(super) fn spawn(&mut self, worker: WorkerId, slot: usize, generation: Generation) {
         self.births.progress = self.now();
         if self.launcher.has_pinned(generation) {
-            self.conceive(worker, slot, generation);
+            self.queue(worker, slot, generation);
             self.start_queued();
             return self.take_started();
         }
@@ -56,18 +55,15 @@ impl Master {
         }
     }
 
-    /// All that a worker needs but its process.
-    fn conceive(&mut self, worker: WorkerId, slot: usize, generation: Generation) {
-        match self.prepare(worker, slot, generation) {
-            Ok(both) => {
-                let stage = Stage::Queued(Box::new(both));
-                self.births.queues.entry(generation).or_default().push_back(worker);
-                self.births.open.insert(worker, Birth { slot, generation, stage, later: Vec::new() });
-            }
-            Err(failure) => self.not_born(worker, failure),
-        }
+    /// It waits for its turn, and has nothing yet: thousands that had all they need at once would take twice the
+    /// descriptors that they have in the end.
+    fn queue(&mut self, worker: WorkerId, slot: usize, generation: Generation) {
+        let stage = Stage::Queued;
+        self.births.queues.entry(generation).or_default().push_back(worker);
+        self.births.open.insert(worker, Birth { slot, generation, stage, later: Vec::new() });
     }
 
+    /// All that a worker needs but its process.
     fn prepare(
         &mut self,
         worker: WorkerId,
@@ -142,10 +138,15 @@ impl Master {
 
     /// Sends it on its way, unless it was told to go meanwhile.
     fn start(&mut self, worker: WorkerId) {
-        let due = self.now() + PATIENCE;
+        let Some(Birth { slot, generation, stage: Stage::Queued, .. }) = self.births.open.get(&worker) else {
+            return;
+        };
+        let (ends, job) = match self.prepare(worker, *slot, *generation) {
+            Ok(both) => both,
+            Err(failure) => return self.not_born(worker, failure),
+        };
+        let (due, attempt) = (self.now() + PATIENCE, Arc::new(Attempt::default()));
         let Some(birth) = self.births.open.get_mut(&worker) else { return };
-        let Stage::Queued(both) = mem::replace(&mut birth.stage, Stage::Looking { due }) else { return };
-        let ((ends, job), attempt) = (*both, Arc::new(Attempt::default()));
         let starting = self.births.starting.entry(birth.generation).or_default();
         let due = starting.is_empty().then_some(due);
         birth.stage = Stage::Starting { ends: Box::new(ends), attempt: Arc::clone(&attempt), due };
@@ -208,7 +209,7 @@ impl Master {
             Ok(pinned) => {
                 self.launcher.pin(generation, pinned);
                 for (worker, slot) in waiting {
-                    self.conceive(worker, slot, generation);
+                    self.queue(worker, slot, generation);
                 }
             }
             Err(failure) => {
@@ -302,7 +303,7 @@ impl Master {
             // What has been found before may answer again; a release that cannot be read is none.
             let kind = match birth.stage {
                 Stage::Looking { .. } => FailureKind::Lasting,
-                Stage::Queued(_) | Stage::Starting { .. } => FailureKind::Passing,
+                Stage::Queued | Stage::Starting { .. } => FailureKind::Passing,
             };
             let behind = self.births.starting.get(&birth.generation).filter(|_| kind == FailureKind::Passing);
             for worker in behind.map_or_else(|| vec![*worker], |behind| behind.iter().copied().collect()) {
