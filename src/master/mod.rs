@@ -39,6 +39,7 @@ mod sampler;
 mod shebang;
 pub(crate) mod signals;
 pub(crate) mod socketfile;
+mod socketlock;
 mod socketpath;
 mod socketwatch;
 mod spawn;

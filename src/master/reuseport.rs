@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 
 use super::listener::{Sharing, bind_configured, bound_address};
 use super::revival::listen_again;
@@ -34,10 +34,13 @@ impl Group {
     /// One socket for each slot, all on the port of the first.
     pub(super) fn bind(config: &ListenerConfig, slots: usize) -> io::Result<Self> {
         let config = config.clone();
-        // SO_REUSEPORT would let us in beside a stranger of the same user; bound alone, the kernel tells.
-        drop(bind_configured(&config, ip(&config.address)?, Sharing::Alone)?);
         let mut group = Group { config, members: Vec::with_capacity(slots), live: BTreeSet::new() };
-        for slot in 0..slots {
+        // SO_REUSEPORT would let us in beside a stranger of the same user, and beside another master. The first socket
+        // listens alone, which the kernel allows to one of all, before it lets the others in.
+        let first = bind_configured(&group.config, ip(&group.config.address)?, Sharing::Alone)?;
+        first.set_reuse_port(true)?;
+        group.take_in(0, first);
+        for slot in 1..slots {
             group.open(slot)?;
         }
         Ok(group)
@@ -61,9 +64,13 @@ impl Group {
             return Ok(None);
         }
         let socket = bind_configured(&self.config, ip(&self.config.address)?, Sharing::ReusePort)?;
+        self.take_in(slot, socket);
+        Ok(self.members.last().map(|(_, socket)| socket))
+    }
+
+    fn take_in(&mut self, slot: usize, socket: Socket) {
         self.config.address = bound_address(&self.config.address, &socket);
         self.members.push((slot, Arc::new(socket.into())));
-        Ok(self.members.last().map(|(_, socket)| socket))
     }
 
     /// Makes those listen again that a worker has shut down. The kernel took them out of their places, as if they were
@@ -130,5 +137,43 @@ fn ip(address: &ListenAddress) -> io::Result<SocketAddr> {
     match address {
         ListenAddress::Tcp(at) | ListenAddress::Udp(at) => Ok(*at),
         ListenAddress::Unix(_) | ListenAddress::Abstract(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Listener};
+    use std::net::{TcpListener, UdpSocket};
+    use std::sync::Barrier;
+    use std::thread;
+
+    fn config(address: &str) -> ListenerConfig {
+        let listener = Listener::new("slots", address).reuse_port(true);
+        Config::builder().listener(listener).build().unwrap().listeners.remove(0)
+    }
+
+    /// Each of them has a socket of its own for each slot, and would share its connections with the others.
+    #[test]
+    fn one_of_many_who_take_an_address_at_once_has_it() {
+        let tcp = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap();
+        for config in [config(&tcp.to_string()), config(&format!("udp:{udp}"))] {
+            for round in 0..100 {
+                let start = Barrier::new(4);
+                let bind = || {
+                    start.wait();
+                    Group::bind(&config, 2)
+                };
+                let taken: Vec<_> = thread::scope(|scope| {
+                    let threads: Vec<_> = (0..4).map(|_| scope.spawn(bind)).collect();
+                    threads.into_iter().filter_map(|thread| thread.join().unwrap().ok()).collect()
+                });
+                assert!(taken.len() <= 1, "round {round} at {}: {}", config.address, taken.len());
+            }
+            let group = Group::bind(&config, 3).unwrap();
+            assert_eq!(group.members.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [0, 1, 2]);
+            assert_eq!(Group::bind(&config, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
@@ -19,9 +19,11 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use super::offload;
+use super::socketlock::SocketLock;
 use super::socketpath::PathAddress;
 use crate::error::Cause;
 use crate::journal;
+use crate::sys::ancillary::peer_pid;
 use crate::sys::inotify::{Inotify, WatchId};
 
 /// How long the removal of files is waited for: their file system may have stopped to answer since.
@@ -100,6 +102,7 @@ pub(crate) fn bind(
     news: Option<&Inotify>,
 ) -> io::Result<(Socket, SocketFile)> {
     let path = std::path::absolute(path)?;
+    let _lock = SocketLock::take(&path);
     check_free(&path)?;
     let spare = spare_of(&path)?;
     check_free(&spare)?;
@@ -196,14 +199,15 @@ fn check_free(path: &Path) -> io::Result<()> {
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     probe.set_nonblocking(true)?;
-    match probe.connect(PathAddress::of(path)?.address()) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Connected, or its queue is full: somebody is there.
-        Ok(()) | Err(_) => {
-            Err(io::Error::new(io::ErrorKind::AddrInUse, "address in use: another process listens there"))
-        }
-    }
+    let who = match probe.connect(PathAddress::of(path)?.address()) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(()) => peer_pid(probe.as_fd()).ok().filter(|pid| *pid != 0),
+        // Its queue is full: somebody is there.
+        Err(_) => None,
+    };
+    let who = who.map_or_else(|| "another process".to_owned(), |pid| format!("pid {pid}"));
+    Err(io::Error::new(io::ErrorKind::AddrInUse, format!("address in use: {who} listens there")))
 }
 
 fn not_a_socket() -> io::Error {
@@ -271,6 +275,7 @@ impl Place {
     }
 
     fn mend(&self) -> io::Result<Found> {
+        let _lock = SocketLock::take(&self.path);
         let spare = self.spare.as_deref();
         if self.is_ours(&self.path)? {
             // The spare one may be the one that is gone.
@@ -311,6 +316,7 @@ impl Place {
     fn remove(&self) {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         *stage = Stage::Removed;
+        let _lock = SocketLock::take(&self.path);
         for name in [Some(&self.path), self.spare.as_ref()].into_iter().flatten() {
             if self.is_ours(name).unwrap_or(false) {
                 drop(fs::remove_file(name)); // nobody is left to tell; the next bind replaces a stale one
@@ -374,6 +380,48 @@ mod tests {
         fs::write(&file, "precious").unwrap();
         assert!(bind_plain(&file).is_err());
         assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    }
+
+    /// What each of many has come to who do the same at the same time.
+    fn at_once<T: Send>(what: impl Fn() -> T + Sync) -> Vec<T> {
+        let start = std::sync::Barrier::new(6);
+        std::thread::scope(|scope| {
+            let run = || {
+                start.wait();
+                what()
+            };
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(run)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn one_of_many_who_take_a_path_at_once_has_it() {
+        let path = folder("at-once").join("s.sock");
+        for round in 0..100 {
+            if round % 2 == 1 {
+                drop(UnixListener::bind(&path).unwrap()); // what a killed one leaves
+            }
+            let (taken, refused): (Vec<_>, Vec<_>) =
+                at_once(|| bind_plain(&path)).into_iter().partition(Result::is_ok);
+            assert_eq!(taken.len(), 1, "round {round}");
+            for refusal in refused.into_iter().filter_map(Result::err) {
+                assert_eq!(refusal.kind(), io::ErrorKind::AddrInUse, "{refusal}");
+                assert!(refusal.to_string().contains(&format!("pid {}", std::process::id())), "{refusal}");
+            }
+            UnixStream::connect(&path).expect("the one who has it");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_somebody_holds_holds_up_nobody_for_long() {
+        let path = folder("held").join("s.sock");
+        let holder = File::open(path.parent().unwrap()).unwrap();
+        holder.lock().unwrap();
+        let began = Instant::now();
+        let (_socket, file) = bind_plain(&path).unwrap();
+        drop(file);
+        assert!(began.elapsed() < Duration::from_secs(10) && names(&path).is_empty());
     }
 
     #[test]

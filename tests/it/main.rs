@@ -65,6 +65,7 @@ mod socket_files;
 mod sockets;
 mod tickets;
 mod trial;
+mod two_masters;
 mod verdicts;
 mod walk;
 mod watchdog;
