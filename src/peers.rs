@@ -56,7 +56,7 @@ pub(crate) struct Peers {
 
 #[derive(Debug)]
 enum Stage {
-    /// The cluster does not run yet: lines to all wait for the first workers.
+    /// Not all of the first workers are there yet: lines to all are for those that come as well.
     Early {
         lines: Vec<u8>,
         workers: BTreeMap<u64, Arc<Outbox>>,
@@ -72,12 +72,19 @@ impl Peers {
     }
 
     pub(crate) fn join(&self, outbox: Arc<Outbox>) {
-        match &mut *self.lock() {
-            Stage::Early { workers, .. } | Stage::Running(workers) => {
-                workers.insert(outbox.worker().id(), outbox);
+        let mut stage = self.lock();
+        let workers = match &mut *stage {
+            Stage::Early { lines, workers } => {
+                for line in lines.split_inclusive(|&byte| byte == b'\n') {
+                    // It is counted; whoever sent it has long been answered.
+                    let _ = self.post(&outbox, line);
+                }
+                workers
             }
-            Stage::Ended => {}
-        }
+            Stage::Running(workers) => workers,
+            Stage::Ended => return,
+        };
+        workers.insert(outbox.worker().id(), outbox);
     }
 
     /// It is gone, or told to go: no more messages for it.
@@ -88,18 +95,11 @@ impl Peers {
         }
     }
 
-    /// The first workers are there: what was sent before is theirs.
+    /// The first workers are there, and have what was sent before.
     pub(crate) fn open(&self) {
         let mut stage = self.lock();
-        if let Stage::Early { lines, workers } = &mut *stage {
-            let (lines, workers) = (std::mem::take(lines), std::mem::take(workers));
-            for line in lines.split_inclusive(|&byte| byte == b'\n') {
-                for outbox in workers.values() {
-                    // It is counted; whoever sent it has long been answered.
-                    let _ = self.post(outbox, line);
-                }
-            }
-            *stage = Stage::Running(workers);
+        if let Stage::Early { workers, .. } = &mut *stage {
+            *stage = Stage::Running(std::mem::take(workers));
         }
     }
 
@@ -121,11 +121,11 @@ impl Peers {
             Stage::Early { lines, .. } if lines.len() + message.line.len() > EARLY => {
                 return Err(Error::new(Kind::Full, "too much is sent before the cluster runs"));
             }
-            Stage::Early { lines, .. } => {
+            Stage::Early { lines, workers } => {
                 lines.extend_from_slice(&message.line);
-                return Ok(0);
+                workers.values().cloned().collect::<Vec<_>>()
             }
-            Stage::Running(workers) => workers.values().cloned().collect::<Vec<_>>(),
+            Stage::Running(workers) => workers.values().cloned().collect(),
             Stage::Ended => return Err(Error::ended()),
         };
         let full: Vec<String> = workers

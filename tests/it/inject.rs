@@ -173,12 +173,13 @@ fn starts_with_few_descriptors(limit: u32) {
     let scene = Scene::new(&format!("nofile-{limit}"));
     let mut command = Command::new("sh");
     let inner = Master::command(&scene, &shell_workers(8, SLEEPER));
-    command.args(["-c", r#"ulimit -S -n "$0"; exec "$@""#, &limit.to_string()]);
+    // The hard limit too: the master would raise the soft one to it.
+    command.args(["-c", r#"ulimit -n "$0"; exec "$@""#, &limit.to_string()]);
     command.arg(inner.get_program()).args(inner.get_args());
     let mut master = Master::start(&scene, command);
     let ended = eventually("an error", || {
         let text = master.log_text();
-        text.contains("too many open files").then(|| text.contains("proteus: "))
+        text.contains("open files").then(|| text.contains("proteus: "))
     });
     if ended {
         assert_eq!(master.wait_exit().code(), Some(2), "{}", master.log_text());
