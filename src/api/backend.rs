@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,8 @@ pub(super) enum Backend {
 /// `tiny_http`, behind a socket in the file system that nobody else finds.
 pub(super) struct Named {
     place: Arc<Place>,
-    server: Arc<Server>,
+    /// `None` once it is handed over.
+    server: Option<Arc<Server>>,
     /// Takes the gate's share of the server, so that the last share goes where it blocks nobody.
     last: Sender<Arc<Server>>,
 }
@@ -100,15 +101,17 @@ impl Named {
         };
         let thread = thread::Builder::new().name("proteus-api".into());
         quietly(|| thread.spawn(move || answering.run()))?;
-        Ok(Named { place, server, last })
+        Ok(Named { place, server: Some(server), last })
     }
 }
 
 impl Drop for Named {
     fn drop(&mut self) {
-        // Both fail only where the thread has ended.
-        let _ = self.last.send(Arc::clone(&self.server));
-        self.server.unblock();
+        let Some(server) = self.server.take() else { return };
+        server.unblock();
+        // Given away, not copied: the thread has the last share, or its server would end without it. Fails only where
+        // the thread has ended.
+        let _ = self.last.send(server);
     }
 }
 
@@ -136,13 +139,12 @@ impl Answering {
             match self.server.recv() {
                 Ok(request) => self.answer(request),
                 Err(error) => {
-                    // By its accept thread, whose errors are the system's.
-                    lost |= error.raw_os_error().is_some();
-                    match self.gates.try_recv() {
-                        Ok(share) => break Some(share),
-                        Err(TryRecvError::Disconnected) => break None,
-                        Err(TryRecvError::Empty) => {}
+                    // By its accept thread, whose errors are the system's; any other is the gate's word that its
+                    // share is on the way.
+                    if error.raw_os_error().is_none() {
+                        break self.gates.recv().ok();
                     }
+                    lost = true;
                 }
             }
         };
