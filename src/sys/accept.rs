@@ -58,7 +58,7 @@ pub(crate) fn queued(listener: BorrowedFd<'_>) -> usize {
 /// (`shutdown(2)` would make `accept` fail in every process that has the listener: Go and Node programs end of that,
 /// Python's loop in circles.) Only a privileged process can undo it.
 pub(crate) fn refuse_newcomers(listener: BorrowedFd<'_>) -> io::Result<()> {
-    /// From Linux 5.0 on, for everybody from 5.7 on. Not in the libc crate; elsewhere than on the few machines
+    /// From Linux 5.1 on, for everybody from 5.7 on. Not in the libc crate; elsewhere than on the few machines
     /// where it has another number, 62.
     const SO_BINDTOIFINDEX: libc::c_int = 62;
     /// Interfaces are numbered from 1 on.
