@@ -58,8 +58,8 @@ fn privileged_program(scene: &Scene, of: &str, change: &[&str]) -> Option<PathBu
 
 /// The same master as another user.
 fn as_nobody(scene: &Scene, settings: &Value) -> Master {
-    let mut command = Master::command(scene, settings);
-    command.uid(NOBODY).gid(NOBODY);
+    let mut command = Command::new(scene.proteus_for_all());
+    command.args(Master::command(scene, settings).get_args()).uid(NOBODY).gid(NOBODY);
     Master::start(scene, command)
 }
 

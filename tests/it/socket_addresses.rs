@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::master::{idle_settings, role_command, role_settings, shell_settings};
 use crate::harness::tools::{free_port, with_each_node};
-use crate::harness::{Master, Scene, get, proc, proteus, skipped, sys, wait_until};
+use crate::harness::{Master, Scene, get, proc, skipped, sys, wait_until};
 
 /// A master that is born with these sockets.
 fn activated(scene: &Scene, settings: &Value, sockets: &str, names: &str) -> Master {
@@ -164,8 +164,9 @@ fn the_control_api_at_an_abstract_name() {
     settings["api"] = json!({ "listen": address });
     let master = Master::run(&scene, &settings);
     wait_until("it is there", || connect(&scene.tag).is_ok());
+    let program = scene.proteus_for_all();
     let order = |words: &[&str], uid: u32| {
-        let mut command = Command::new(proteus());
+        let mut command = Command::new(&program);
         command.args(words).args(["--api", &address]).env(proc::TAG, &scene.tag).uid(uid);
         let output = command.output().expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::harness::master::{idle_settings, role_settings};
 use crate::harness::tools::with_each_node;
-use crate::harness::{Master, Scene, http, proc, proteus, skipped, sys, wait_until};
+use crate::harness::{Master, Scene, http, proc, skipped, sys, wait_until};
 
 /// A worker that answers on a path, having removed what was there: a habit of many.
 const TIDY: &str = r"
@@ -193,11 +193,12 @@ fn a_file_that_cannot_be_given_away_is_a_start_up_error() {
     }
     let scene = Scene::new("file-not-given");
     fs::set_permissions(&scene.folder, fs::Permissions::from_mode(0o777)).expect("ours");
+    let program = scene.proteus_for_all();
     let refused = |listen: serde_json::Value, uid: u32| {
         let mut settings = idle_settings();
         settings["listen"] = listen;
         let config = scene.write("proteus.json", settings.to_string());
-        let mut command = Command::new(proteus());
+        let mut command = Command::new(&program);
         command.args(["run", "--config"]).arg(config).env(proc::TAG, &scene.tag).current_dir(&scene.folder);
         let output = command.uid(uid).gid(uid).output().expect("it runs");
         assert_eq!(output.status.code(), Some(2), "{output:?}");

@@ -74,6 +74,15 @@ impl Scene {
         path
     }
 
+    /// The command, where every user may execute it: the folder of the build may be closed to others.
+    pub(crate) fn proteus_for_all(&self) -> PathBuf {
+        let path = self.path("proteus");
+        // By another process: while one of ours is open for writing, whoever forks meanwhile keeps it from its exec.
+        let copied = Command::new("install").args(["-m", "755"]).arg(proteus()).arg(&path).status();
+        assert!(copied.expect("install").success());
+        path
+    }
+
     /// Puts an executable file into the test's folder, in one step if one is there already.
     ///
     /// Another process writes it: a descriptor of ours, open for writing, would be in every process that another
