@@ -132,8 +132,10 @@ fn messages_of_node_workers_are_theirs() {
         master.wait_one_ready();
         let answer = master.post("/sync_send", r#"{"cmd":"x","b":1,"a":"\ud83d"}"#);
         let seen = r#"{\"cmd\":\"x\",\"b\":1,\"a\":\"�\""#;
+        // Before Node 12 half a letter leaves as the bytes of U+FFFD, since then as an escape.
+        let body = answer.body.replace(r"\ufffd", "\u{fffd}");
         assert!(
-            answer.body.starts_with(&format!(r#"[{{"z":"cut \ufffd","a":{},"m":"{seen}"#, nested(130))),
+            body.starts_with(&format!("[{{\"z\":\"cut \u{fffd}\",\"a\":{},\"m\":\"{seen}", nested(130))),
             "{answer:?}"
         );
         master.stop(&scene);
